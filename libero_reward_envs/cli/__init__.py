@@ -1,0 +1,1 @@
+"""The commands of libero-reward, one thin file each."""

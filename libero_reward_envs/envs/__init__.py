@@ -1,0 +1,1 @@
+"""The LIBERO environments and the simulator under them."""

@@ -1,0 +1,1 @@
+"""The built-in object and scene models: primitive shapes, our own."""

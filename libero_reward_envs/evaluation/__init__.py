@@ -1,0 +1,1 @@
+"""How well a reward or an agent does."""

@@ -1,0 +1,1 @@
+"""Reward models and the functions that fit them."""
