@@ -21,6 +21,7 @@ import numpy as np
 
 from libero_reward_envs.envs import rendering, tasks
 from libero_reward_envs.envs.assets import AssetSet
+from libero_reward_envs.envs.scene import read_scene
 from libero_reward_envs.envs.tasks import Task
 
 CONTROL_FREQ_HZ = 20
@@ -79,7 +80,7 @@ class LiberoSimulator:
         self._robot_start = np.concatenate([self._robot_qpos, env.robots[0].gripper.init_qpos])
         self._warm_start = self._warm_start_before_placement()
         self._controller = OscController(self.model, self.data, env.robots[0].controller)
-        self.reader = ObservationReader(env)
+        self.reader = ObservationReader(env, read_scene(tasks.bddl_file(task)))
 
     @property
     def state(self) -> np.ndarray:

@@ -1,0 +1,107 @@
+"""Draws a simulator's cameras as LIBERO draws them, in the process that asks first."""
+
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from libero_reward_envs.envs import rendering
+
+ORIENTATIONS = ("upright", "raw", "vla180")
+_MAX_GEOMS = 1000  # robosuite's limit; beyond it, geoms are left out of the picture
+
+
+class CameraRenderer:
+    """Off-screen pictures of one model.
+
+    The GL context is made at the first picture and belongs to that process: contexts do not
+    survive a fork. Each picture makes its context current, so that several environments can live
+    in one process, which robosuite's own renderer does not do.
+    """
+
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData):
+        self._model, self._data = model, data
+        self._gl: Any = None
+        self._context: Any = None
+        self._size = (0, 0)
+        self._scene: Any = None
+        self._option = mujoco.MjvOption()
+        self._option.geomgroup[0] = 0  # collision shapes
+        self._option.geomgroup[1] = 1  # what is meant to be seen
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._perturb = mujoco.MjvPerturb()
+
+    def camera_names(self) -> list[str]:
+        """Names of the model's cameras."""
+        return [self._model.camera(index).name for index in range(self._model.ncam)]
+
+    def render(self, camera: str, height: int, width: int) -> np.ndarray:
+        """One picture, shape (height, width, 3), uint8, first row at the bottom (`raw`).
+
+        Raises:
+            ValueError: If the model has no such camera.
+            RuntimeError: If there is no working GL backend.
+        """
+        try:
+            self._camera.fixedcamid = self._model.camera(camera).id
+        except KeyError:
+            known = ", ".join(self.camera_names())
+            raise ValueError(f"Unknown camera {camera!r}. Choose among: {known}.") from None
+        self._make_current(height, width)
+        mujoco.mjv_updateScene(
+            self._model,
+            self._data,
+            self._option,
+            self._perturb,
+            self._camera,
+            mujoco.mjtCatBit.mjCAT_ALL,
+            self._scene,
+        )
+        viewport = mujoco.MjrRect(0, 0, width, height)
+        mujoco.mjr_render(viewport, self._scene, self._context)
+        image = np.empty((height, width, 3), np.uint8)
+        mujoco.mjr_readPixels(image, None, viewport, self._context)
+        return image
+
+    def close(self) -> None:
+        """Free the GL context."""
+        if self._context is not None:
+            self._gl.make_current()
+            self._context.free()
+            self._context = None
+        if self._gl is not None:
+            self._gl.free()
+            self._gl = None
+
+    def _make_current(self, height: int, width: int) -> None:
+        if self._gl is None:
+            rendering.keep_triton_ahead_of_software_gl()
+            try:
+                self._gl = mujoco.GLContext(width, height)  # pyright: ignore  (set per platform)
+            except Exception as error:
+                raise RuntimeError(f"{rendering.no_gl_message()} ({error})") from error
+            self._scene = mujoco.MjvScene(self._model, maxgeom=_MAX_GEOMS)
+        self._gl.make_current()
+        if height > self._size[0] or width > self._size[1]:
+            if self._context is not None:
+                self._context.free()
+            self._size = (max(height, self._size[0], 480), max(width, self._size[1], 640))
+            self._model.vis.global_.offheight, self._model.vis.global_.offwidth = self._size
+            self._context = mujoco.MjrContext(
+                self._model, mujoco.mjtFontScale.mjFONTSCALE_150.value
+            )
+            mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+
+
+def orient(image: np.ndarray, orientation: str) -> np.ndarray:
+    """Turn a raw picture into one of `ORIENTATIONS`.
+
+    "raw" is OpenGL's order, upside down, as in LIBERO's own observations and HDF5 files.
+    "upright" flips it vertically: the true view. "vla180" turns it by 180 degrees: upright but
+    mirrored, as in the data that OpenVLA and its relatives were trained on.
+    """
+    if orientation == "raw":
+        return image
+    turned = image[::-1] if orientation == "upright" else image[::-1, ::-1]
+    return np.ascontiguousarray(turned)

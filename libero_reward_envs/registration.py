@@ -1,0 +1,41 @@
+"""Every environment id and its keyword arguments."""
+
+import gymnasium as gym
+from gymnasium.envs.registration import WrapperSpec
+
+from libero_reward_envs.envs.tasks import all_tasks
+
+_LIBERO_ENV = "libero_reward_envs.envs.libero_env:LiberoEnv"
+_TIME_LIMIT = WrapperSpec(
+    name="SuiteTimeLimit",
+    entry_point="libero_reward_envs.wrappers.suite_time_limit:SuiteTimeLimit",
+    kwargs={},
+)
+
+
+def register_envs() -> None:
+    """Register all ids; again without effect.
+
+    Ids whose task is an argument take the step limit of its suite when they are made; an id of
+    one task carries it in its spec.
+    """
+    if "Libero-v0" in gym.registry:
+        return
+    gym.register(
+        "Libero-v0",
+        entry_point=_LIBERO_ENV,
+        kwargs={"suite": "libero_object", "task": 0},
+        additional_wrappers=(_TIME_LIMIT,),
+    )
+    gym.register(
+        "LiberoRRD-v0",
+        entry_point="libero_reward_envs.factory:make_rrd_env",
+        additional_wrappers=(_TIME_LIMIT,),
+    )
+    for task in all_tasks():
+        gym.register(
+            f"{task.id}-v0",
+            entry_point=_LIBERO_ENV,
+            max_episode_steps=task.max_episode_steps,
+            kwargs={"suite": task.suite, "task": task.name},
+        )
