@@ -1,5 +1,8 @@
 """Draws a simulator's cameras as LIBERO draws them, in the process that asks first."""
 
+import atexit
+import functools
+import weakref
 from typing import Any
 
 import mujoco
@@ -21,8 +24,9 @@ class CameraRenderer:
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData):
         self._model, self._data = model, data
-        self._gl: Any = None
-        self._context: Any = None
+        self._handles: dict[str, Any] = {}
+        self._free = weakref.finalize(self, _free_handles, self._handles)
+        self._free.atexit = False
         self._size = (0, 0)
         self._scene: Any = None
         self._option = mujoco.MjvOption()
@@ -59,39 +63,46 @@ class CameraRenderer:
             self._scene,
         )
         viewport = mujoco.MjrRect(0, 0, width, height)
-        mujoco.mjr_render(viewport, self._scene, self._context)
+        mujoco.mjr_render(viewport, self._scene, self._handles["context"])
         image = np.empty((height, width, 3), np.uint8)
-        mujoco.mjr_readPixels(image, None, viewport, self._context)
+        mujoco.mjr_readPixels(image, None, viewport, self._handles["context"])
         return image
 
     def close(self) -> None:
         """Free the GL context."""
-        if self._context is not None:
-            self._gl.make_current()
-            self._context.free()
-            self._context = None
-        if self._gl is not None:
-            self._gl.free()
-            self._gl = None
+        self._free()
 
     def _make_current(self, height: int, width: int) -> None:
-        if self._gl is None:
+        handles = self._handles
+        if "gl" not in handles:
             rendering.keep_triton_ahead_of_software_gl()
             try:
-                self._gl = mujoco.GLContext(width, height)  # pyright: ignore  (set per platform)
+                handles["gl"] = mujoco.GLContext(width, height)  # pyright: ignore  (by platform)
             except Exception as error:
                 raise RuntimeError(f"{rendering.no_gl_message()} ({error})") from error
+            # MuJoCo shuts the GL library down at exit; what is registered later runs earlier.
+            handles["at_exit"] = atexit.register(functools.partial(_free_handles, handles))
             self._scene = mujoco.MjvScene(self._model, maxgeom=_MAX_GEOMS)
-        self._gl.make_current()
+        handles["gl"].make_current()
         if height > self._size[0] or width > self._size[1]:
-            if self._context is not None:
-                self._context.free()
+            if "context" in handles:
+                handles.pop("context").free()
             self._size = (max(height, self._size[0], 480), max(width, self._size[1], 640))
             self._model.vis.global_.offheight, self._model.vis.global_.offwidth = self._size
-            self._context = mujoco.MjrContext(
+            handles["context"] = mujoco.MjrContext(
                 self._model, mujoco.mjtFontScale.mjFONTSCALE_150.value
             )
-            mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+            mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, handles["context"])
+
+
+def _free_handles(handles: dict[str, Any]) -> None:
+    if "at_exit" in handles:
+        atexit.unregister(handles.pop("at_exit"))
+    if "context" in handles:
+        handles["gl"].make_current()
+        handles.pop("context").free()
+    if "gl" in handles:
+        handles.pop("gl").free()
 
 
 def orient(image: np.ndarray, orientation: str) -> np.ndarray:

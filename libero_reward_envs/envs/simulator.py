@@ -68,8 +68,6 @@ class LiberoSimulator:
         env = self.libero_env
         self.model, self.data = env.sim.model._model, env.sim.data._data
         self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR  # nothing reads them
-        self._built_body_pos = self.model.body_pos.copy()
-        self._built_body_quat = self.model.body_quat.copy()
         self._robot_qpos = np.array(env.robots[0].init_qpos, np.float64)
         self._substeps = int(env.control_timestep / env.model_timestep)
         self._clock = ObservationClock(env.model_timestep)
@@ -175,6 +173,7 @@ class LiberoSimulator:
         It runs three forward passes by then, with all objects in one heap. They depend on nothing
         that a reset draws, so they are made once.
         """
+        self._restore_compiled_places()
         self._mujoco.mj_resetData(self.model, self.data)
         self._forward()
         self.data.qpos[self._arm] = self._robot_qpos
@@ -182,10 +181,19 @@ class LiberoSimulator:
         self._forward()
         return self.data.qacc_warmstart.copy()
 
+    def _restore_compiled_places(self) -> None:
+        """Put the fixtures back where a newly compiled model has them."""
+        for name, fixture in self.libero_env.fixtures_dict.items():
+            if name in self.libero_env.obj_body_id:
+                element = fixture.get_obj()
+                body = self.libero_env.obj_body_id[name]
+                self.model.body_pos[body] = np.fromstring(element.get("pos", "0 0 0"), sep=" ")
+                self.model.body_quat[body] = np.fromstring(element.get("quat", "1 0 0 0"), sep=" ")
+
     def _place(self, seed: int) -> bool:
         """What LIBERO's hard reset does after compiling: False if objects could not be placed."""
         mujoco, model, data, env = self._mujoco, self.model, self.data, self.libero_env
-        model.body_pos[:], model.body_quat[:] = self._built_body_pos, self._built_body_quat
+        self._restore_compiled_places()
         mujoco.mj_resetData(model, data)
         data.qacc_warmstart[:] = self._warm_start
         data.qpos[: self._robot_start.size] = self._robot_start

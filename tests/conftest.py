@@ -1,0 +1,57 @@
+"""Fixtures that all tests share: asset sets, and simulators that stay started."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from libero_reward_envs.envs.assets import ASSETS_VARIABLE, CACHE_VARIABLE, AssetSet, builtin_folder
+from libero_reward_envs.envs.libero_env import LiberoEnv
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def _shared_folder() -> Path:
+    named = os.environ.get("LIBERO_REWARD_ENVS_SHARED")
+    return Path(named) if named else REPOSITORY.parent / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing is read from or written to the home folder; subprocesses inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.delenv(ASSETS_VARIABLE, raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def official_assets() -> AssetSet:
+    """LIBERO's own object models; the tests that need them are skipped where they are not."""
+    folder = _shared_folder() / "libero_assets"
+    if not folder.is_dir():
+        pytest.skip("LIBERO's own object models are not here")
+    return AssetSet("folder", folder)
+
+
+@pytest.fixture(scope="session")
+def builtin_assets(_private_cache: None) -> AssetSet:
+    return AssetSet("builtin", builtin_folder())
+
+
+@pytest.fixture(scope="session")
+def make_env(builtin_assets: AssetSet) -> Iterator[Callable[..., LiberoEnv]]:
+    """Environments on the built-in assets, one for each set of keywords, reset by who uses them."""
+    envs: dict[str, LiberoEnv] = {}
+
+    def make(suite: str = "libero_object", task: int | str = 0, **keywords: object) -> LiberoEnv:
+        key = repr((suite, task, sorted(keywords.items())))
+        if key not in envs:
+            envs[key] = LiberoEnv(suite, task, assets="builtin", **keywords)  # pyright: ignore
+        return envs[key]
+
+    yield make
+    for env in envs.values():
+        env.close()
