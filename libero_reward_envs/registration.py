@@ -24,7 +24,6 @@ def register_envs() -> None:
     gym.register(
         "Libero-v0",
         entry_point=_LIBERO_ENV,
-        kwargs={"suite": "libero_object", "task": 0},
         additional_wrappers=(_TIME_LIMIT,),
     )
     gym.register(

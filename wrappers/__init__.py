@@ -1,1 +1,28 @@
 """What changes an environment."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from libero_reward_envs.wrappers.learned_reward import LearnedReward
+    from libero_reward_envs.wrappers.reward_mix import RewardMix
+    from libero_reward_envs.wrappers.vec_learned_reward import VecLearnedReward
+
+__all__ = ["LearnedReward", "RewardMix", "VecLearnedReward"]
+
+# Loaded at first use, because the vector wrappers import Stable-Baselines3 and with it torch.
+_MODULES = {
+    "LearnedReward": "libero_reward_envs.wrappers.learned_reward",
+    "RewardMix": "libero_reward_envs.wrappers.reward_mix",
+    "VecLearnedReward": "libero_reward_envs.wrappers.vec_learned_reward",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -47,7 +47,7 @@ class LiberoEnv(gym.Env[Any, np.ndarray]):
 
     Args:
         suite: "libero_spatial", "libero_object", "libero_goal", "libero_10" or "libero_90". Not
-            needed when `task` says it.
+            needed when `task` says it; "libero_object" when `task` is an index.
         task: Index in the suite, LIBERO's name of the task, or the path of a BDDL file.
         obs_type: "state", "pixels" or "pixels_state". Nothing is drawn that is not asked for.
         cameras: Cameras of the pixel observation.

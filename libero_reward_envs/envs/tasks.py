@@ -22,6 +22,7 @@ STEP_LIMITS = {
     "libero_90": 400,
 }
 CUSTOM_STEP_LIMIT = 600
+DEFAULT_SUITE = "libero_object"
 
 INSTALL_COMMAND = "pip install --no-deps robosuite==1.4.0 hf-libero==0.1.4"
 
@@ -84,7 +85,8 @@ def find_task(suite: str | None = None, task: int | str = 0) -> Task:
     """The task that `suite` and `task` name.
 
     Args:
-        suite: One of `SUITES`. May be left out when `task` names its suite or is found in one only.
+        suite: One of `SUITES`. May be left out when `task` is a name that one suite has only, or
+            names its suite; an index alone counts in `DEFAULT_SUITE`.
         task: Index in the suite, name, `suite/name`, or the path of a BDDL file.
 
     Raises:
@@ -116,7 +118,7 @@ def find_task(suite: str | None = None, task: int | str = 0) -> Task:
 
 def _suite_of(task: int | str) -> str:
     if not isinstance(task, str):
-        raise ValueError(f"`task={task}` is an index and needs `suite`: {', '.join(SUITES)}.")
+        return DEFAULT_SUITE
     found = [suite for suite in SUITES if task in task_names()[suite]]
     if len(found) == 1:
         return found[0]

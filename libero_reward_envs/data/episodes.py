@@ -1,0 +1,294 @@
+"""Episodes and sequences of them, the only data types of the package."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, overload
+
+import numpy as np
+
+from libero_reward_envs.reward_models.base import Transitions
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Episode:
+    """One episode of T steps: T actions and rewards, and the T + 1 observations around them.
+
+    Arrays are taken over without a copy where their type allows it, and checked once, here.
+
+    Args:
+        observations: o_0 .. o_T by key, each of shape (T + 1, ...), numeric. The observation of an
+            env with a Box space stands under "state".
+        actions: Shape (T, a), cast to float32, in [-1, 1].
+        rewards: The env's own rewards, shape (T,), cast to float32.
+        terminated: Whether the last step ended the episode. A time-out is not an end.
+        success: Whether the task was solved.
+        task: Suite and name, e.g. "libero_object/pick_up_the_milk_and_place_it_in_the_basket".
+        instruction: What a language-conditioned policy is told.
+        metadata: Where the episode comes from (suite, initial state, seed, assets, versions, how
+            it was made), as JSON would hold it.
+
+    Raises:
+        ValueError: If the episode has no step, lengths disagree, an array is not numeric or holds
+            NaN or infinity, an action lies outside [-1, 1], or `metadata` is not JSON.
+
+    Example:
+        >>> episode = Episode(
+        ...     {"state": np.zeros((4, 2), np.float32)}, np.zeros((3, 1)), np.array([0, 0, 1]),
+        ...     terminated=True, success=True,
+        ... )
+        >>> len(episode), episode.episode_return
+        (3, 1.0)
+    """
+
+    observations: Mapping[str, np.ndarray]
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminated: bool
+    success: bool
+    task: str = ""
+    instruction: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        actions = _check_array("actions", self.actions, np.float32)
+        if actions.ndim != 2 or len(actions) == 0:
+            raise ValueError(f"Expected `actions` of shape (T, a) with T > 0, got {actions.shape}.")
+        if actions.size and np.abs(actions).max() > 1:
+            raise ValueError(
+                f"Expected `actions` in [-1, 1], got a magnitude of {np.abs(actions).max():g}. "
+                "Rescale them, for example with gymnasium.wrappers.RescaleAction."
+            )
+        rewards = _check_array("rewards", self.rewards, np.float32)
+        if rewards.shape != (len(actions),):
+            raise ValueError(
+                f"Expected `rewards` of shape {actions.shape[:1]}, got {rewards.shape}."
+            )
+        observations = _check_observations(self.observations, len(actions) + 1)
+        try:
+            metadata = json.loads(json.dumps(dict(self.metadata), allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"`metadata` must be what JSON can hold: {error}.") from error
+        checked = {"observations": observations, "actions": actions, "rewards": rewards}
+        flags = {"terminated": bool(self.terminated), "success": bool(self.success)}
+        vars(self).update(checked, metadata=metadata, **flags)  # frozen forbids plain assignment
+
+    def __len__(self) -> int:
+        """The number of steps T."""
+        return len(self.actions)
+
+    def __repr__(self) -> str:
+        outcome = "success" if self.success else "failure"
+        end = "terminated" if self.terminated else "not terminated"
+        shapes = ", ".join(f"{key} {value.shape[1:]}" for key, value in self.observations.items())
+        return (
+            f"Episode({self.task or 'no task'!r}: {len(self)} steps, return "
+            f"{self.episode_return:g}, {outcome}, {end}; {shapes})"
+        )
+
+    @property
+    def episode_return(self) -> float:
+        """The undiscounted sum of the env's own rewards."""
+        return float(self.rewards.sum(dtype=np.float64))
+
+    def transitions(self) -> Transitions:
+        """Return the T transitions; observations are views of this episode's arrays."""
+        terminated = np.zeros(len(self), bool)
+        terminated[-1] = self.terminated
+        return Transitions(
+            observations={key: value[:-1] for key, value in self.observations.items()},
+            actions=self.actions,
+            next_observations={key: value[1:] for key, value in self.observations.items()},
+            terminated=terminated,
+        )
+
+    def select(self, observation_keys: Sequence[str]) -> "Episode":
+        """Return the episode with only the observations named.
+
+        Raises:
+            ValueError: If one of them is not in the episode.
+        """
+        missing = [key for key in observation_keys if key not in self.observations]
+        if missing:
+            raise ValueError(
+                f"No observation {', '.join(map(repr, missing))} in the episode. "
+                f"It has: {', '.join(self.observations)}."
+            )
+        kept = {key: self.observations[key] for key in observation_keys}
+        return replace(self, observations=kept)
+
+    def summary(self) -> "EpisodeSummary":
+        """Return what is known without the arrays."""
+        names = EpisodeSummary.__dataclass_fields__.keys() - {"length"}
+        return EpisodeSummary(len(self), **{name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True)
+class EpisodeSummary:
+    """What an episode is, without its arrays; the names are those of `Episode`."""
+
+    length: int
+    episode_return: float
+    terminated: bool
+    success: bool
+    task: str
+    instruction: str
+    metadata: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        """The number of steps T."""
+        return self.length
+
+
+class EpisodeSource(Protocol):
+    """Where a dataset takes its episodes from: a list in memory, or a file."""
+
+    def __len__(self) -> int:
+        """The number of episodes."""
+        ...
+
+    def read(self, index: int, observation_keys: Sequence[str] | None = None) -> Episode:
+        """Read episode `index`, with all observations or only those named."""
+        ...
+
+    def summaries(self) -> Sequence[EpisodeSummary]:
+        """Return one summary an episode, without reading observations."""
+        ...
+
+
+class EpisodeDataset(Sequence[Episode]):
+    """A lazy sequence of episodes; slices, filters and sums are views that read nothing.
+
+    Args:
+        source: Episodes in memory, or any `EpisodeSource` such as that of `load_episodes`.
+
+    Example:
+        >>> ones = Episode({"state": np.zeros((2, 1))}, np.zeros((1, 1)), np.ones(1), True, True)
+        >>> dataset = EpisodeDataset([ones, ones])
+        >>> len(dataset[1:]), len(dataset.filter(lambda summary: not summary.success))
+        (1, 0)
+    """
+
+    def __init__(self, source: Sequence[Episode] | EpisodeSource) -> None:
+        # Views of views stay one level deep: they share the source and hold their own indices.
+        self._source: EpisodeSource = (
+            _MemorySource(source) if isinstance(source, Sequence) else source
+        )
+        self._indices: Sequence[int] | None = None
+
+    def __len__(self) -> int:
+        """The number of episodes."""
+        return len(self._source if self._indices is None else self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Episode: ...
+    @overload
+    def __getitem__(self, index: slice) -> "EpisodeDataset": ...
+    def __getitem__(self, index: int | slice) -> "Episode | EpisodeDataset":
+        """Read one episode, or return a view of several."""
+        if isinstance(index, slice):
+            return self._view(self._positions()[index])
+        return self.read(index)
+
+    def __iter__(self) -> Iterator[Episode]:
+        """Read the episodes one after the other."""
+        return (self.read(index) for index in range(len(self)))
+
+    def __add__(self, other: "EpisodeDataset") -> "EpisodeDataset":
+        """Return a view of this dataset's episodes followed by the other's."""
+        return EpisodeDataset(_ChainedSource(self, other))
+
+    def __repr__(self) -> str:
+        return f"EpisodeDataset({len(self)} episodes)"
+
+    def read(self, index: int, observation_keys: Sequence[str] | None = None) -> Episode:
+        """Read one episode, with all observations or only those named.
+
+        Raises:
+            IndexError: If there is no episode `index`.
+            ValueError: If an observation key is not in the episode, or its file is damaged.
+        """
+        positions = self._positions()
+        if not -len(positions) <= index < len(positions):
+            raise IndexError(f"Episode {index} of a dataset of {len(positions)}.")
+        return self._source.read(positions[index], observation_keys)
+
+    def summaries(self) -> list[EpisodeSummary]:
+        """Return length, return, outcome and task of each episode, without its observations."""
+        summaries = self._source.summaries()
+        return [summaries[position] for position in self._positions()]
+
+    def filter(self, predicate: Callable[[EpisodeSummary], bool]) -> "EpisodeDataset":
+        """Return a view of the episodes whose summary passes."""
+        kept = zip(self._positions(), self.summaries(), strict=True)
+        return self._view([position for position, summary in kept if predicate(summary)])
+
+    def _positions(self) -> Sequence[int]:
+        return range(len(self._source)) if self._indices is None else self._indices
+
+    def _view(self, indices: Sequence[int]) -> "EpisodeDataset":
+        view = EpisodeDataset(self._source)
+        view._indices = indices
+        return view
+
+
+class _MemorySource:
+    def __init__(self, episodes: Sequence[Episode]) -> None:
+        self._episodes = list(episodes)
+        for index, episode in enumerate(self._episodes):
+            if not isinstance(episode, Episode):
+                raise TypeError(f"Expected Episode at index {index}, got {type(episode).__name__}.")
+
+    def __len__(self) -> int:
+        return len(self._episodes)
+
+    def read(self, index: int, observation_keys: Sequence[str] | None = None) -> Episode:
+        episode = self._episodes[index]
+        return episode if observation_keys is None else episode.select(observation_keys)
+
+    def summaries(self) -> list[EpisodeSummary]:
+        return [episode.summary() for episode in self._episodes]
+
+
+class _ChainedSource:
+    def __init__(self, *parts: EpisodeDataset) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def read(self, index: int, observation_keys: Sequence[str] | None = None) -> Episode:
+        for part in self._parts:
+            if index < len(part):
+                return part.read(index, observation_keys)
+            index -= len(part)
+        raise IndexError(index)
+
+    def summaries(self) -> list[EpisodeSummary]:
+        return [summary for part in self._parts for summary in part.summaries()]
+
+
+def _check_observations(observations: Mapping[str, Any], n_rows: int) -> dict[str, np.ndarray]:
+    if not isinstance(observations, Mapping) or not observations:
+        raise ValueError("Expected `observations` as a mapping with at least one key.")
+    checked = {}
+    for key, value in observations.items():
+        array = _check_array(f"observations[{key!r}]", value)
+        if array.ndim == 0 or len(array) != n_rows:
+            raise ValueError(
+                f"Expected `observations[{key!r}]` of {n_rows} rows, one more than actions, "
+                f"got shape {array.shape}."
+            )
+        checked[key] = array
+    return checked
+
+
+def _check_array(name: str, value: Any, dtype: Any = None) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"Expected numbers in `{name}`, got dtype {array.dtype}.")
+    array = array if dtype is None else array.astype(dtype, copy=False)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))[0].tolist()
+        raise ValueError(f"Expected finite numbers in `{name}`, got {array[tuple(bad)]} at {bad}.")
+    return array

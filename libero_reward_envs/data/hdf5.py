@@ -1,0 +1,244 @@
+"""Episodes in HDF5, in LIBERO's layout with what that layout lacks.
+
+A file reads as LIBERO's and robomimic's demonstrations do: groups `data/demo_<i>` with `actions`,
+`rewards`, `dones` and `obs/<key>` of T rows each, `num_samples` beside them, and `env_args`,
+`num_demos` and `total` on `data`. Added to a demonstration are `final_obs/<key>`, the observation
+after the last step, and the attributes `terminated`, `success`, `task`, `instruction`, `metadata`
+(JSON), `episode_return` and `episode_id`.
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from libero_reward_envs.data.episodes import Episode, EpisodeDataset, EpisodeSummary
+from libero_reward_envs.data.safe_hdf5 import (
+    get_child,
+    open_hdf5,
+    read_array,
+    read_attribute,
+    walk_datasets,
+)
+
+FORMAT_VERSION = 1
+_CHUNK_BYTES = 2**18  # five frames of 128 x 128: one read of a single frame stays cheap
+_MAX_STRING_BYTES = 60_000
+_DEMO = re.compile(r"demo_\d{1,9}")
+
+
+def load_episodes(path: str | Path) -> EpisodeDataset:
+    """Return the episodes of a file written by `EpisodeWriter`, also while it is being written.
+
+    Files are opened when something is read, and closed again, so the dataset can be pickled and
+    used in worker processes. What a writer adds later shows when the file is loaded again.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: If there is no such file, nor episodes waiting to be merged into it.
+        ValueError: When something is read that is damaged or not of this format.
+    """
+    if not Path(path).exists() and not pending_files(Path(path)):
+        raise FileNotFoundError(f"No episodes at {str(path)!r}.")
+    return EpisodeDataset(_Hdf5Source(Path(path)))
+
+
+def pending_folder(path: Path) -> Path:
+    """Return where the episodes wait that are not yet merged into the file."""
+    return path.with_name(path.name + ".pending")
+
+
+def pending_files(path: Path) -> list[Path]:
+    """Return the waiting episodes, named `<number>-<episode id>.hdf5`, oldest first."""
+    return sorted(pending_folder(path).glob("[0-9]*-*.hdf5"))
+
+
+def write_episode(
+    group: h5py.Group,
+    episode: Episode,
+    episode_id: str,
+    states: np.ndarray | None,
+    compression: str,
+) -> None:
+    """Write an episode into an empty `demo_<i>` group."""
+    group.attrs["num_samples"] = len(episode)
+    for name in ("episode_return", "terminated", "success"):
+        group.attrs[name] = getattr(episode, name)
+    _write_string(group, "episode_id", episode_id)
+    _write_string(group, "metadata", json.dumps(dict(episode.metadata)))
+    _write_string(group, "task", episode.task)
+    _write_string(group, "instruction", episode.instruction)
+    dones = np.zeros(len(episode), np.uint8)
+    dones[-1] = episode.terminated
+    arrays = {"actions": episode.actions, "rewards": episode.rewards, "dones": dones}
+    if states is not None:
+        arrays["states"] = states
+    for key, value in episode.observations.items():
+        arrays[f"obs/{key}"] = value[:-1]
+        arrays[f"final_obs/{key}"] = value[-1:]
+    for name, array in arrays.items():
+        row_bytes = max(1, array.nbytes // len(array))
+        rows = min(len(array), max(1, _CHUNK_BYTES // row_bytes))
+        is_image = array.dtype == np.uint8 and array.ndim >= 3
+        group.create_dataset(
+            name,
+            data=array,
+            chunks=(rows, *array.shape[1:]) if array.size else None,
+            compression=compression if is_image else None,
+            fletcher32=bool(array.size),
+        )
+
+
+def make_header(data: h5py.Group, env_args: Mapping[str, Any]) -> None:
+    """Write the attributes of an empty `data` group."""
+    data.attrs["format_version"] = FORMAT_VERSION
+    data.attrs["env_args"] = json.dumps(dict(env_args))
+    data.attrs["num_demos"] = 0
+    data.attrs["total"] = 0
+
+
+def index_file(path: Path) -> list[tuple[str, str]]:
+    """Return group name and episode id of each episode of a file, in the order of their numbers."""
+    with open_episodes(path) as data:
+        names = sorted((name for name in map(str, data) if _DEMO.fullmatch(name)), key=demo_number)
+        demos = [get_child(data, name, h5py.Group) for name in names]
+        return [
+            (name, read_attribute(demo, "episode_id", str))
+            for name, demo in zip(names, demos, strict=True)
+        ]
+
+
+def demo_number(name: str) -> int:
+    """Return i of `demo_<i>`."""
+    return int(name.removeprefix("demo_"))
+
+
+@contextlib.contextmanager
+def open_episodes(path: Path) -> Iterator[h5py.Group]:
+    """Open the `data` group of a file for reading; for errors see `open_hdf5`."""
+    with open_hdf5(path) as file:
+        data = get_child(file, "data", h5py.Group)
+        version = read_attribute(data, "format_version", int)
+        if version > FORMAT_VERSION:
+            raise ValueError(f"format version {version} is newer than {FORMAT_VERSION}")
+        yield data
+
+
+class _Hdf5Source:
+    """The episodes of a file, followed by those that wait to be merged into it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._entries: list[_Entry] | None = None
+
+    def __len__(self) -> int:
+        return len(self._index())
+
+    def read(self, index: int, observation_keys: Sequence[str] | None = None) -> Episode:
+        try:
+            return self._read(self._index()[index], observation_keys)
+        except FileNotFoundError:  # merged since: the order is the same, the place is another
+            self._reindex()
+            return self._read(self._index()[index], observation_keys)
+
+    def summaries(self) -> list[EpisodeSummary]:
+        try:
+            return self._summaries()
+        except FileNotFoundError:
+            self._reindex()
+            return self._summaries()
+
+    def _read(self, entry: "_Entry", observation_keys: Sequence[str] | None) -> Episode:
+        with open_episodes(entry.path) as data:
+            return _read_episode(get_child(data, entry.group, h5py.Group), observation_keys)
+
+    def _summaries(self) -> list[EpisodeSummary]:
+        entries = self._index()
+        summaries = []
+        for path in dict.fromkeys(entry.path for entry in entries):
+            groups = [entry.group for entry in entries if entry.path == path]
+            with open_episodes(path) as data:
+                summaries += [_read_summary(get_child(data, name, h5py.Group)) for name in groups]
+        return summaries
+
+    def _index(self) -> "list[_Entry]":
+        if self._entries is None:
+            # Waiting episodes are listed first: those merged in between are then known by their id.
+            waiting = pending_files(self._path)
+            # With none waiting, a file that is not there is an error, which opening it raises.
+            merged = index_file(self._path) if self._path.exists() or not waiting else []
+            known = {episode_id for _, episode_id in merged}
+            self._entries = [_Entry(self._path, name) for name, _ in merged]
+            self._entries += [
+                _Entry(path, "demo_0")
+                for path in waiting
+                if path.stem.partition("-")[2] not in known
+            ]
+        return self._entries
+
+    def _reindex(self) -> None:
+        length = len(self)
+        self._entries = None
+        self._entries = self._index()[:length]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    path: Path
+    group: str
+
+
+def _read_summary(demo: h5py.Group) -> EpisodeSummary:
+    metadata = json.loads(read_attribute(demo, "metadata", str))
+    if not isinstance(metadata, dict):
+        raise ValueError(f"expected a JSON object in `metadata` of {demo.name}, got {metadata!r}")
+    return EpisodeSummary(
+        length=read_attribute(demo, "num_samples", int),
+        episode_return=read_attribute(demo, "episode_return", float),
+        terminated=read_attribute(demo, "terminated", bool),
+        success=read_attribute(demo, "success", bool),
+        task=read_attribute(demo, "task", str),
+        instruction=read_attribute(demo, "instruction", str),
+        metadata=metadata,
+    )
+
+
+def _read_episode(demo: h5py.Group, observation_keys: Sequence[str] | None) -> Episode:
+    summary = _read_summary(demo)
+    first = dict(walk_datasets(get_child(demo, "obs", h5py.Group)))
+    last = dict(walk_datasets(get_child(demo, "final_obs", h5py.Group)))
+    keys = list(first) if observation_keys is None else list(observation_keys)
+    missing = [key for key in keys if key not in first or key not in last]
+    if missing:
+        raise ValueError(f"no observation {missing} in {demo.name}, it has: {', '.join(first)}")
+    return Episode(
+        observations={
+            key: np.concatenate([read_array(first[key], len(summary)), read_array(last[key], 1)])
+            for key in keys
+        },
+        actions=read_array(get_child(demo, "actions", h5py.Dataset), len(summary)),
+        rewards=read_array(get_child(demo, "rewards", h5py.Dataset), len(summary)),
+        terminated=summary.terminated,
+        success=summary.success,
+        task=summary.task,
+        instruction=summary.instruction,
+        metadata=summary.metadata,
+    )
+
+
+def _write_string(group: h5py.Group, name: str, value: str) -> None:
+    # Of fixed length, for the reason that `read_attribute` gives. Such an attribute ends at 64 kB.
+    content = value.encode()
+    if len(content) > _MAX_STRING_BYTES:
+        size = f"{len(content)} bytes, more than {_MAX_STRING_BYTES}"
+        raise ValueError(f"`{name}` of the episode takes {size}. Shorten it.")
+    dtype = h5py.string_dtype("utf-8", max(1, len(content)))
+    group.attrs.create(name, content, dtype=dtype)

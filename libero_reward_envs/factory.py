@@ -1,0 +1,146 @@
+"""The one place where environments and wrappers are stacked."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+
+from libero_reward_envs.envs.libero_env import LiberoEnv
+from libero_reward_envs.envs.tasks import Task
+from libero_reward_envs.wrappers.learned_reward import LearnedReward
+from libero_reward_envs.wrappers.reward_mix import RewardMode
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import VecEnv
+
+    from libero_reward_envs.reward_models.base import RewardModel
+
+PRETRAINED_FOLDER = Path(__file__).parent / "reward_models" / "pretrained"
+
+
+def make_rrd_env(
+    suite: str | None = None,
+    task: int | str = 0,
+    reward_model: str | Path | None = None,
+    *,
+    mode: RewardMode = "replace",
+    env_weight: float = 1.0,
+    model_weight: float = 1.0,
+    step_cost: float = 0.0,
+    **env_kwargs: Any,
+) -> gym.Env[Any, Any]:
+    """`LiberoRRD-v0`: a LIBERO task whose reward an RRD model computes.
+
+    Args:
+        suite: See `LiberoEnv`.
+        task: See `LiberoEnv`.
+        reward_model: Folder or Hub id of a saved reward model. By default the one that ships with
+            the package for this task.
+        mode: See `LearnedReward`, as the three arguments after it.
+        env_weight: See `LearnedReward`.
+        model_weight: See `LearnedReward`.
+        step_cost: See `LearnedReward`.
+        env_kwargs: The other keyword arguments of `LiberoEnv`.
+
+    Raises:
+        ValueError: If no model ships for the task and none is given; the message says how to train
+            one. For what else is wrong, see `LiberoEnv` and `LearnedReward`.
+    """
+    env = LiberoEnv(suite, task, **env_kwargs)
+    return _RegisteredReward(
+        env,
+        reward_model or find_pretrained("rrd", env.task),
+        mode=mode,
+        env_weight=env_weight,
+        model_weight=model_weight,
+        step_cost=step_cost,
+    )
+
+
+def find_pretrained(method: str, task: Task) -> Path:
+    """Folder of the model of `method` that ships with the package for `task`.
+
+    Raises:
+        ValueError: If there is none; the message says how to train one.
+    """
+    folder = PRETRAINED_FOLDER / method / task.id
+    if (folder / "config.json").is_file():
+        return folder
+    raise ValueError(
+        f"No {method.upper()} reward model ships for {task.id!r}. Train one with\n"
+        f"  libero-reward collect --task {task.id} --episodes 100 --out episodes.h5\n"
+        f"  libero-reward train-{method} --data episodes.h5 --out reward\n"
+        "and pass `reward_model='reward'`."
+    )
+
+
+def make_vec_env(
+    env_id: str,
+    n_envs: int = 1,
+    *,
+    seed: int | None = None,
+    reward_model: "RewardModel | str | Path | None" = None,
+    reward_kwargs: dict[str, Any] | None = None,
+    subprocesses: bool | None = None,
+    **env_kwargs: Any,
+) -> "VecEnv":
+    """Environments for Stable-Baselines3, with a learned reward if one is given.
+
+    `Monitor` stands inside the learned reward, so `rollout/ep_rew_mean` is the env's own return
+    and stays comparable between rewards. The model runs once, in this process, on the whole batch.
+
+    Args:
+        env_id: An id such as "Libero-v0" or "libero_goal/turn_on_the_stove-v0".
+        n_envs: Number of environments.
+        seed: Environment i is seeded with `seed + i`.
+        reward_model: A reward model, or the folder or Hub id of a saved one.
+        reward_kwargs: Further arguments of `VecLearnedReward`.
+        subprocesses: Whether each environment has a process of its own; by default if there is
+            more than one.
+        env_kwargs: Keyword arguments of `gym.make`.
+
+    Raises:
+        ValueError: If `n_envs` is not positive, or an argument is wrong for the environment.
+    """
+    from stable_baselines3.common.utils import set_random_seed
+    from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+
+    from libero_reward_envs.wrappers.vec_learned_reward import VecLearnedReward
+
+    if n_envs < 1:
+        raise ValueError(f"`n_envs` must be at least 1, got {n_envs}.")
+    makers = [_EnvMaker(env_id, env_kwargs) for _ in range(n_envs)]
+    in_subprocesses = n_envs > 1 if subprocesses is None else subprocesses
+    venv: VecEnv = SubprocVecEnv(makers) if in_subprocesses else DummyVecEnv(makers)  # pyright: ignore
+    if seed is not None:
+        set_random_seed(seed)  # SB3's algorithms draw from the global generators
+        venv.seed(seed)
+    if reward_model is not None:
+        venv = VecLearnedReward(venv, reward_model, **(reward_kwargs or {}))
+    return venv
+
+
+class _EnvMaker:
+    """Makes one monitored environment; picklable, for processes that are spawned."""
+
+    def __init__(self, env_id: str, env_kwargs: dict[str, Any]):
+        self._env_id, self._env_kwargs = env_id, env_kwargs
+
+    def __call__(self) -> gym.Env[Any, Any]:
+        from stable_baselines3.common.monitor import Monitor
+
+        import libero_reward_envs
+
+        libero_reward_envs.register_envs()
+        return Monitor(gym.make(self._env_id, **self._env_kwargs))
+
+
+class _RegisteredReward(LearnedReward):
+    """`LearnedReward` as a part of an id: the entry point adds it, so the spec must not list it."""
+
+    @property
+    def spec(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The spec of the environment inside."""
+        return self.env.spec
+
+

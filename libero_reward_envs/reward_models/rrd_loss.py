@@ -1,0 +1,83 @@
+"""The loss of randomized return decomposition, a pure function on tensors."""
+
+from typing import Literal
+
+import torch
+
+
+def randomized_return_loss(
+    sampled_rewards: torch.Tensor,
+    returns: torch.Tensor,
+    lengths: torch.Tensor,
+    *,
+    bias_correction: bool = False,
+    variance_weight: float | Literal["paper"] = "paper",
+    scale: Literal["mean", "return"] = "mean",
+    replacement: bool | None = None,
+) -> torch.Tensor:
+    """Compare the mean of K sampled rewards of an episode with its return per step.
+
+    With m and s² the mean and the variance (divisor K - 1) of the K rewards, R the return and T the
+    length of an episode, the loss is the mean over episodes of (m - R / T)². That is L_Rand-RD of
+    Ren et al. (2022), arXiv 2111.13485, divided by T² as in the code they released.
+    `scale="return"` gives the formula of the paper, (R - (T / K) sum of rewards)².
+
+    Sampling adds a penalty to the least-squares loss L_RD: in expectation, λ times the variance of
+    the rewards within the episode, with λ = 1 / K - 1 / T for steps drawn without replacement and
+    1 / K for steps drawn with it. `bias_correction` takes λ s² off, which leaves an unbiased
+    estimate of L_RD (RRD-L(RD) in the paper); its value can be negative. `variance_weight` sets λ
+    freely, apart from K; this is not in the paper.
+
+    Args:
+        sampled_rewards: Predicted rewards of K steps an episode, shape (episodes, K), any float.
+        returns: R, shape (episodes,).
+        lengths: T, shape (episodes,).
+        bias_correction: Whether to estimate L_RD. Needs K >= 2.
+        variance_weight: "paper" keeps λ, a number replaces it, in the mean scale. Needs K >= 2.
+        scale: "mean" or "return"; the latter multiplies each episode's loss by T².
+        replacement: Whether steps were drawn with replacement; None means in episodes with T < K.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If shapes or arguments do not fit together.
+    """
+    _check_arguments(sampled_rewards, returns, lengths, bias_correction, variance_weight, scale)
+    n_sampled = sampled_rewards.shape[1]
+    lengths = lengths.to(sampled_rewards.dtype)
+    loss = (sampled_rewards.mean(1) - returns.to(sampled_rewards.dtype) / lengths) ** 2
+    if bias_correction or variance_weight != "paper":
+        target = 0.0 if variance_weight == "paper" else float(variance_weight)
+        with_replacement = lengths < n_sampled
+        if replacement is not None:
+            with_replacement = torch.full_like(lengths, replacement, dtype=torch.bool)
+        natural = 1 / n_sampled - torch.where(with_replacement, 0.0, 1 / lengths)
+        loss = loss + (target - natural) * sampled_rewards.var(1)
+    if scale == "return":
+        loss = loss * lengths**2
+    return loss.mean()
+
+
+def _check_arguments(
+    sampled_rewards: torch.Tensor,
+    returns: torch.Tensor,
+    lengths: torch.Tensor,
+    bias_correction: bool,
+    variance_weight: float | str,
+    scale: str,
+) -> None:
+    shape = tuple(sampled_rewards.shape)
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"Expected `sampled_rewards` of shape (episodes, K), got {shape}.")
+    for name, values in (("returns", returns), ("lengths", lengths)):
+        if tuple(values.shape) != shape[:1]:
+            raise ValueError(f"Expected `{name}` of shape {shape[:1]}, got {tuple(values.shape)}.")
+    if scale not in ("mean", "return"):
+        raise ValueError(f"`scale` must be 'mean' or 'return', got {scale!r}.")
+    if isinstance(variance_weight, str) and variance_weight != "paper":
+        raise ValueError(f"`variance_weight` must be 'paper' or a number, got {variance_weight!r}.")
+    if bias_correction and variance_weight != "paper":
+        raise ValueError("`bias_correction` means a `variance_weight` of 0: give one of the two.")
+    if (bias_correction or variance_weight != "paper") and shape[1] < 2:
+        raise ValueError(f"A variance needs at least 2 sampled steps an episode, got {shape[1]}.")

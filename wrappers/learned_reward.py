@@ -1,0 +1,131 @@
+"""A learned reward as a Gymnasium wrapper."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from libero_reward_envs.reward_models.base import RewardModel, Transitions
+from libero_reward_envs.wrappers.reward_mix import (
+    ENV_REWARD_KEY,
+    MODEL_REWARD_KEY,
+    TOTAL_REWARD_KEY,
+    LazyRewardModel,
+    RewardMix,
+    RewardMode,
+    check_action_space,
+    select_observations,
+)
+
+
+class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
+    """Replaces the reward of an env by that of a reward model, or mixes the two.
+
+    Every step's info gains "reward/env", "reward/model" and "reward/total"; nothing else in it
+    changes. A `Monitor` inside this wrapper goes on logging the env's own return.
+
+    Args:
+        env: An env with actions in [-1, 1]. A Box observation stands under "state".
+        reward_model: The model, or the folder or Hub id of a saved one, loaded at the first reset
+            in the process that steps. Given as a string, `env.spec` stays JSON with this wrapper.
+        mode: "replace" or "mix", see `RewardMix`.
+        env_weight: Weight of the env's own reward, for "mix".
+        model_weight: Weight of the model's reward.
+        step_cost: What is subtracted at every step, see `RewardMix`.
+
+    Attributes:
+        reward_mix: The rule, with `n_rewards`, `n_changed` and `check_used()`.
+
+    Raises:
+        ValueError: If the env already has a learned reward, its actions are not in [-1, 1], it
+            lacks an observation the model reads, or the rule is not valid.
+
+    Example:
+        >>> class ActionCost:
+        ...     observation_keys = ("state",)
+        ...     def compute_reward(self, transitions):
+        ...         return -np.square(transitions.actions).sum(1)
+        >>> env = gym.wrappers.RescaleAction(gym.make("Pendulum-v1"), np.float32(-1), np.float32(1))
+        >>> env = LearnedReward(env, ActionCost())
+        >>> _ = env.reset(seed=0)
+        >>> float(env.step(np.array([0.5], np.float32))[1])
+        -0.25
+    """
+
+    def __init__(
+        self,
+        env: gym.Env,
+        reward_model: RewardModel | str | Path,
+        *,
+        mode: RewardMode = "replace",
+        env_weight: float = 1.0,
+        model_weight: float = 1.0,
+        step_cost: float = 0.0,
+    ) -> None:
+        gym.utils.RecordConstructorArgs.__init__(
+            self,
+            _disable_deepcopy=True,  # a model object is shared, not copied
+            reward_model=str(reward_model) if isinstance(reward_model, Path) else reward_model,
+            mode=mode,
+            env_weight=env_weight,
+            model_weight=model_weight,
+            step_cost=step_cost,
+        )
+        gym.Wrapper.__init__(self, env)
+        inner = env
+        while isinstance(inner, gym.Wrapper):
+            if isinstance(inner, LearnedReward):
+                raise ValueError("The env already has a learned reward. Wrap it once.")
+            inner = inner.env
+        check_action_space(env.action_space)
+        self.reward_mix = RewardMix(mode, env_weight, model_weight, step_cost)
+        self._lazy_model = LazyRewardModel(reward_model, env.observation_space)
+        self._observation: Any = None
+
+    @property
+    def reward_model(self) -> RewardModel:
+        """The model; loaded by the first access if it was given as a path."""
+        return self._lazy_model.get()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset the env."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._observation = self._select(observation)
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Step the env and return the total reward.
+
+        Raises:
+            RuntimeError: If the env was not reset.
+            ValueError: If the model returns anything but one finite float32 number.
+        """
+        if self._observation is None:
+            raise RuntimeError("Call reset before step.")
+        action_before = np.array(action, np.float32)[None]  # the env may clip its argument in place
+        observation, env_reward, terminated, truncated, info = self.env.step(action)
+        next_observation = self._select(observation)
+        model_rewards = self.reward_model.compute_reward(
+            Transitions(
+                observations=self._observation,
+                actions=action_before,
+                next_observations=next_observation,
+                terminated=np.array([terminated], bool),
+            )
+        )
+        total = self.reward_mix.combine([env_reward], model_rewards, self.reward_model)
+        self._observation = next_observation
+        info = {
+            **info,
+            ENV_REWARD_KEY: float(env_reward),
+            MODEL_REWARD_KEY: float(model_rewards[0]),
+            TOTAL_REWARD_KEY: float(total[0]),
+        }
+        return observation, float(total[0]), terminated, truncated, info
+
+    def _select(self, observation: Any) -> dict[str, np.ndarray]:
+        selected = select_observations(observation, self.reward_model.observation_keys)
+        return {key: value[None] for key, value in selected.items()}

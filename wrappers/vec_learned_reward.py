@@ -1,0 +1,126 @@
+"""A learned reward as a Stable-Baselines3 vector wrapper."""
+
+from pathlib import Path
+
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+from libero_reward_envs.reward_models.base import RewardModel, Transitions
+from libero_reward_envs.wrappers.learned_reward import LearnedReward
+from libero_reward_envs.wrappers.reward_mix import (
+    ENV_REWARD_KEY,
+    MODEL_REWARD_KEY,
+    TOTAL_REWARD_KEY,
+    LazyRewardModel,
+    RewardMix,
+    RewardMode,
+    check_action_space,
+    select_observations,
+)
+
+
+class VecLearnedReward(VecEnvWrapper):
+    """Replaces the reward of n envs by that of a reward model, or mixes the two.
+
+    One batch of n transitions a step. The next observation of an env that has just ended is its
+    `terminal_observation`, not the one it was reset to; a time-out is not an end. Every info gains
+    "reward/env", "reward/model" and "reward/total". Put `Monitor` inside, so that it logs the env's
+    own return, and `VecNormalize` outside with `norm_reward=False`.
+
+    Args:
+        venv: Envs with actions in [-1, 1]. A Box observation stands under "state".
+        reward_model: The model, or the folder or Hub id of a saved one, loaded at the first reset.
+        mode: "replace" or "mix", see `RewardMix`.
+        env_weight: Weight of the env's own reward, for "mix".
+        model_weight: Weight of the model's reward.
+        step_cost: What is subtracted at every step, see `RewardMix`.
+
+    Attributes:
+        reward_mix: The rule, with `n_rewards`, `n_changed` and `check_used()`.
+
+    Raises:
+        ValueError: If the envs already have a learned reward, their actions are not in [-1, 1],
+            they lack an observation the model reads, or the rule is not valid.
+    """
+
+    def __init__(
+        self,
+        venv: VecEnv,
+        reward_model: RewardModel | str | Path,
+        *,
+        mode: RewardMode = "replace",
+        env_weight: float = 1.0,
+        model_weight: float = 1.0,
+        step_cost: float = 0.0,
+    ) -> None:
+        super().__init__(venv)
+        inner = venv
+        while isinstance(inner, VecEnvWrapper):
+            if isinstance(inner, VecLearnedReward):
+                raise ValueError("The envs already have a learned reward. Wrap them once.")
+            inner = inner.venv
+        if any(venv.env_is_wrapped(LearnedReward)):
+            raise ValueError("The envs already have a LearnedReward each. Use one of the two.")
+        check_action_space(venv.action_space)
+        self.reward_mix = RewardMix(mode, env_weight, model_weight, step_cost)
+        self._lazy_model = LazyRewardModel(reward_model, venv.observation_space)
+        self._observations: dict[str, np.ndarray] | None = None
+        self._actions = np.empty(0, np.float32)
+
+    @property
+    def reward_model(self) -> RewardModel:
+        """The model; loaded by the first access if it was given as a path."""
+        return self._lazy_model.get()
+
+    def reset(self) -> VecEnvObs:
+        """Reset all envs."""
+        observations = self.venv.reset()
+        self._observations = self._select(observations)
+        return observations
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Begin a step.
+
+        Raises:
+            RuntimeError: If the envs were not reset.
+        """
+        if self._observations is None:
+            raise RuntimeError("Call reset before step.")
+        self._actions = np.array(actions, np.float32)
+        self.venv.step_async(actions)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Finish the step and return the total rewards.
+
+        Raises:
+            ValueError: If the model returns anything but n finite float32 numbers.
+        """
+        assert self._observations is not None
+        observations, env_rewards, dones, infos = self.venv.step_wait()
+        next_observations = self._select(observations)
+        following = {key: value.copy() for key, value in next_observations.items()}
+        terminated = np.array(dones, bool)
+        for index in np.flatnonzero(terminated):
+            terminated[index] = not infos[index].get("TimeLimit.truncated", False)
+            last = self._select(infos[index]["terminal_observation"])
+            for key, value in last.items():
+                following[key][index] = value
+        model_rewards = self.reward_model.compute_reward(
+            Transitions(self._observations, self._actions, following, terminated)
+        )
+        total = self.reward_mix.combine(env_rewards, model_rewards, self.reward_model)
+        self._observations = next_observations
+        infos = [
+            {
+                **info,
+                ENV_REWARD_KEY: float(env_rewards[index]),
+                MODEL_REWARD_KEY: float(model_rewards[index]),
+                TOTAL_REWARD_KEY: float(total[index]),
+            }
+            for index, info in enumerate(infos)
+        ]
+        return observations, total, dones, infos
+
+    def _select(self, observations: VecEnvObs) -> dict[str, np.ndarray]:
+        return select_observations(observations, self.reward_model.observation_keys)
