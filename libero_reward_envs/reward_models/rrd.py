@@ -103,17 +103,7 @@ def fit_rrd(
         data.lengths.cpu().numpy(), steps_per_episode, episode_sampling, seed
     )
     _warn_if_returns_do_not_vary(data.returns)
-    model = RRDRewardModel(
-        data.observation_shapes,
-        data.actions.shape[1],
-        hidden_sizes=hidden_sizes,
-        normalize=normalize,
-        seed=seed,
-        device=device,
-    )
-    if normalize:
-        model.network.state_mean.copy_(data.states.mean(0))
-        model.network.state_std.copy_(data.states.std(0, correction=0).clamp(min=_STD_FLOOR))
+    model = _make_model(data, hidden_sizes, normalize, seed, device)
     history = _minimise(
         functools.partial(
             randomized_return_loss,
@@ -137,6 +127,23 @@ def fit_rrd(
         model.reward_offset = compute_reward_offset(lowest, highest, offset_margin)
     versions = {"torch": torch.__version__, "numpy": np.__version__}
     model.training = {**arguments, **description, "versions": versions, "history": history}
+    return model
+
+
+def _make_model(
+    data: FlatEpisodes, hidden_sizes: Sequence[int], normalize: bool, seed: int, device: str
+) -> RRDRewardModel:
+    model = RRDRewardModel(
+        data.observation_shapes,
+        data.actions.shape[1],
+        hidden_sizes=hidden_sizes,
+        normalize=normalize,
+        seed=seed,
+        device=device,
+    )
+    if normalize:
+        model.network.state_mean.copy_(data.states.mean(0))
+        model.network.state_std.copy_(data.states.std(0, correction=0).clamp(min=_STD_FLOOR))
     return model
 
 

@@ -111,9 +111,9 @@ def save_and_die(model, folder, moment, monkeypatch):
         model.save_pretrained(folder)
 
 
-@pytest.mark.parametrize("moment", itertools.product(range(6), range(6)))
+@pytest.mark.parametrize("moment", list(itertools.product(range(6), range(6))))
 def test_save_that_dies_leaves_the_old_model_or_the_new_one(folder, monkeypatch, moment):
-    possible = [[2, 3]]
+    possible, model = [[2, 3]], LinearRewardModel()
     for weights, death in zip(([4, 5], [6, 7]), moment, strict=True):
         model = LinearRewardModel()
         model.weight = np.array(weights, np.float32)

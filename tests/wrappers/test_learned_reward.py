@@ -90,8 +90,7 @@ def play(env, n_steps, seed=0):
     env.reset(seed=seed)
     steps = []
     for _ in range(n_steps):
-        action = rng.integers(-2, 9, 1).astype(np.float32) / 8
-        observation, *rest = env.step(action)
+        observation, *rest = env.step(rng.integers(-2, 9, 1).astype(np.float32) / 8)
         steps.append((observation.copy(), *rest))
         if rest[1] or rest[2]:
             env.reset()
@@ -118,8 +117,7 @@ def test_rewards_of_an_episode_sum_to_what_the_model_says(observations):
 
 
 def test_timeout_is_not_an_end():
-    env = TimeLimit(LineEnv(), 3)
-    env = LearnedReward(env, DistanceRewardModel(end_bonus=100.0))
+    env = LearnedReward(TimeLimit(LineEnv(), 3), DistanceRewardModel(end_bonus=100.0))
     env.reset(seed=0)
     steps = [env.step(forward(0.125)) for _ in range(3)]
     assert steps[-1][1:4] == (0.125, False, True)
@@ -153,14 +151,8 @@ def test_monitor_inside_logs_the_return_of_the_env():
 
 
 def test_mix_weighs_both_rewards_and_steps_cost():
-    env = LearnedReward(
-        LineEnv(),
-        DistanceRewardModel(),
-        mode="mix",
-        env_weight=4.0,
-        model_weight=2.0,
-        step_cost=0.5,
-    )
+    rule: Any = {"mode": "mix", "env_weight": 4.0, "model_weight": 2.0, "step_cost": 0.5}
+    env = LearnedReward(LineEnv(), DistanceRewardModel(), **rule)
     for _, reward, _, _, info in play(env, 50):
         assert reward == info["reward/total"]
         assert reward == 4 * info["reward/env"] + 2 * info["reward/model"] - 0.5
@@ -241,8 +233,7 @@ def test_wrong_output_names_the_model(rewards):
 
 def test_saved_model_is_loaded_when_the_env_is_first_used(folder):
     env = LearnedReward(LineEnv(), str(folder))
-    other = RRDRewardModel({"state": (1,)}, 1, hidden_sizes=(8,), reward_offset=50.0)
-    other.save_pretrained(folder)
+    RRDRewardModel({"state": (1,)}, 1, reward_offset=50.0).save_pretrained(folder)
     env.reset(seed=0)
     assert env.step(forward())[1] < -40
     assert isinstance(env.reward_model, RRDRewardModel)

@@ -82,41 +82,27 @@ def desk_caddy() -> ObjectModel:
             box((0.0420, y, 0.1387), (0.0279, 0.0036, 0.0114), ("y", -35.1)),
             slab((0.0433, y - 0.0036, 0.1046), (0.0665, y + 0.0036, 0.1426)),
         ]
+    shapes = [floor, *outer, *cheeks]
+    body = Body("object", sites=_caddy_regions(), solids=shapes, looks=[("red_wood", shapes)])
+    return _model("turbosquid_objects", body, "desk_caddy")
+
+
+def _caddy_regions() -> list[Site]:
     turned = rotation("y", 180)
     # The front region's frame is turned so that its local z is the caddy's y.
     front = (0.0, 0.0, 2**-0.5, -(2**-0.5))
-    body = Body(
-        "object",
-        sites=[
-            Site(
-                "right_contain_region",
-                (0.00631, -0.14339, 0.06558),
-                (0.06196, 0.06216, 0.06046),
-                turned,
-            ),
-            Site(
-                "left_contain_region",
-                (0.00631, 0.14551, 0.06558),
-                (0.06196, 0.06216, 0.06046),
-                turned,
-            ),
-            Site(
-                "back_contain_region",
-                (0.03364, -0.00064, 0.08558),
-                (0.02775, 0.06216, 0.06046),
-                turned,
-            ),
-            Site(
-                "front_contain_region",
-                (-0.03102, -0.00064, 0.04054),
-                (0.02775, 0.03595, 0.06216),
-                front,
-            ),
-        ],
-        solids=[floor, *outer, *cheeks],
-        looks=[("red_wood", [floor, *outer, *cheeks])],
-    )
-    return _model("turbosquid_objects", body, "desk_caddy")
+    wide, narrow = (0.06196, 0.06216, 0.06046), (0.02775, 0.06216, 0.06046)
+    return [
+        Site("right_contain_region", (0.00631, -0.14339, 0.06558), wide, turned),
+        Site("left_contain_region", (0.00631, 0.14551, 0.06558), wide, turned),
+        Site("back_contain_region", (0.03364, -0.00064, 0.08558), narrow, turned),
+        Site(
+            "front_contain_region",
+            (-0.03102, -0.00064, 0.04054),
+            (0.02775, 0.03595, 0.06216),
+            front,
+        ),
+    ]
 
 
 def wooden_two_layer_shelf() -> ObjectModel:

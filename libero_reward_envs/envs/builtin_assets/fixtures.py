@@ -100,9 +100,27 @@ def white_cabinet() -> ObjectModel:
     return _cabinet("white_cabinet", "white_wood", "white_wood")
 
 
+def _microwave_door() -> Body:
+    leaf = box((0.1295, -0.0130, 0), (0.1295, 0.0120, 0.0925))
+    handle: list[Shape] = [
+        capsule((0.2375, -0.0540, 0), 0.010, 0.065),
+        capsule((0.2375, -0.0375, 0.065), 0.010, 0.015, axis="y"),
+        capsule((0.2375, -0.0375, -0.065), 0.010, 0.015, axis="y"),
+    ]
+    window = box((0.1050, -0.0130, 0), (0.0800, 0.0124, 0.0600))
+    return Body(
+        "microdoorroot",
+        position=(-0.1725, -0.0880, 0.0960),
+        inertial=INERTIALS["microwave_door"],
+        joint=Joint("microjoint", "hinge", "0 0 1", (-2.094, 0), damping=0.5),
+        solids=[leaf, *handle],
+        looks=[("dark_grey", [leaf]), ("door_glass", [window]), ("silver", handle)],
+        contact={},
+    )
+
+
 def microwave() -> ObjectModel:
     """Returns the microwave: an open box, whose door hangs on the left and opens towards -y."""
-    plain: dict[str, str] = {}
     walls = [
         slab((-0.1725, -0.0880, 0), (-0.1435, 0.1110, 0.1870)),
         slab((0.0635, -0.0880, 0), (0.1725, 0.1110, 0.1870)),
@@ -111,22 +129,6 @@ def microwave() -> ObjectModel:
         slab((-0.1435, -0.0880, 0), (0.0635, 0.0800, 0.0240)),
         slab((0.0875, -0.1105, 0), (0.1725, -0.0865, 0.1870)),
     ]
-    leaf = box((0.1295, -0.0130, 0), (0.1295, 0.0120, 0.0925))
-    handle: list[Shape] = [
-        capsule((0.2375, -0.0540, 0), 0.010, 0.065),
-        capsule((0.2375, -0.0375, 0.065), 0.010, 0.015, axis="y"),
-        capsule((0.2375, -0.0375, -0.065), 0.010, 0.015, axis="y"),
-    ]
-    window = box((0.1050, -0.0130, 0), (0.0800, 0.0124, 0.0600))
-    door = Body(
-        "microdoorroot",
-        position=(-0.1725, -0.0880, 0.0960),
-        inertial=INERTIALS["microwave_door"],
-        joint=Joint("microjoint", "hinge", "0 0 1", (-2.094, 0), damping=0.5),
-        solids=[leaf, *handle],
-        looks=[("dark_grey", [leaf]), ("door_glass", [window]), ("silver", handle)],
-        contact=plain,
-    )
     buttons = [
         box((0.1300, -0.1110, 0.1450), (0.0280, 0.0008, 0.0150)),
         cylinder((0.1300, -0.1130, 0.0900), 0.0170, 0.0030, axis="y"),
@@ -140,8 +142,8 @@ def microwave() -> ObjectModel:
         ],
         solids=walls,
         looks=[("dark_grey", [*walls[:2], *walls[3:]]), ("grey", [walls[2]]), ("silver", buttons)],
-        children=[door],
-        contact=plain,
+        children=[_microwave_door()],
+        contact={},
     )
     path = "articulated_objects/microwave.xml"
     return ObjectModel(path, body, above=0.06, radius=0.015)

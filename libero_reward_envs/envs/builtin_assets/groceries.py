@@ -59,7 +59,7 @@ def tomato_sauce() -> ObjectModel:
     return _can("tomato_sauce", -0.06, ("tomato", "cap_green", "tomato"))
 
 
-def _carton(name: str, label: str, lid: str) -> ObjectModel:
+def _carton(name: str, label: str, lid: str, radius: float) -> ObjectModel:
     """Returns a drink carton with a gabled top."""
     sides = slab((-0.0263, -0.0698, -0.0263), (0.0265, 0.0398, 0.0263))
     gable = [
@@ -69,17 +69,17 @@ def _carton(name: str, label: str, lid: str) -> ObjectModel:
     seam = box((0, 0.0585, 0), (0.0265, 0.0030, 0.0035))
     stripe = slab((-0.0266, 0.0300, -0.0266), (0.0268, 0.0399, 0.0266))
     looks: _Looks = [(label, [sides]), (lid, [*gable, seam, stripe])]
-    return _model(name, [sides, *gable, seam], looks, radius=0.03)
+    return _model(name, [sides, *gable, seam], looks, radius=radius)
 
 
 def milk() -> ObjectModel:
     """Returns the white carton with a blue gable."""
-    return _carton("milk", "milk", "blue")
+    return _carton("milk", "milk", "blue", radius=0.03)
 
 
 def orange_juice() -> ObjectModel:
     """Returns the orange carton with a white gable."""
-    return _carton("orange_juice", "juice", "white")
+    return _carton("orange_juice", "juice", "white", radius=0.025)
 
 
 def _pack(

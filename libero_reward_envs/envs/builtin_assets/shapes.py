@@ -117,7 +117,7 @@ def ring(
     thickness: float,
     directions_deg: Sequence[float] = tuple(range(0, 360, 30)),
     half_width: float | None = None,
-    roll_deg: float = 0.0,
+    twist_deg: float = 0.0,
 ) -> list[Shape]:
     """Returns the wall of a cup or bowl: boxes around the vertical axis, leaning outwards.
 
@@ -128,7 +128,7 @@ def ring(
         thickness: Of the wall.
         directions_deg: Where the boxes stand, seen from the axis: 0 is +x and 90 is +y.
         half_width: Half length of a box around the axis; if left out, evenly spread boxes meet.
-        roll_deg: How far every box is turned about its direction from the axis.
+        twist_deg: How far every box is turned about its own long line up the wall.
     """
     (low_radius, low_z), (high_radius, high_z) = bottom, top
     radius, z = (low_radius + high_radius) / 2, (low_z + high_z) / 2
@@ -141,7 +141,7 @@ def ring(
         angle = math.radians(around_deg)
         x = centre_xy[0] + radius * math.cos(angle)
         y = centre_xy[1] + radius * math.sin(angle)
-        tilt = multiply(rotation("x", roll_deg), rotation("y", lean_deg))
+        tilt = multiply(rotation("y", lean_deg), rotation("z", twist_deg))
         turn = multiply(rotation("z", around_deg), tilt)
         shapes.append(Shape("box", (x, y, z), (thickness / 2, width, slope), turn))
     return shapes

@@ -26,17 +26,11 @@ def _model(
     return ObjectModel(f"{folder}/{name}/{name}.xml", body)
 
 
-def _bowl(name: str, scale: float, foot: list[Shape], material: str) -> ObjectModel:
-    """Returns a bowl: a foot, a wide cone and a steep wall.
+def _bowl_cone(scale: float) -> list[Shape]:
+    """Returns the wide cone between foot and wall.
 
-    The cone sags by half a millimetre towards +y, as the official one does: when the bowl lands on
-    a ramekin, this decides to which side it tips.
-
-    Args:
-        name: Of the model.
-        scale: Size of the cone and the wall, 1 for the larger bowl.
-        foot: What the bowl stands on.
-        material: Of the outside; the inside is `material` with `_inside`.
+    It sags by half a millimetre towards +y, as the official one does: when the bowl lands on a
+    ramekin, this decides to which side it tips.
     """
     cone: list[Shape] = []
     for sag, directions_deg in (
@@ -47,9 +41,22 @@ def _bowl(name: str, scale: float, foot: list[Shape], material: str) -> ObjectMo
     ):
         low = (0.02320 * scale, (0.00391 - sag) * scale)
         high = (0.04376 * scale, (0.01577 - sag) * scale)
-        roll_deg = 0.0 if sag > 0.0003 else -0.7
+        twist_deg = 0.0 if sag > 0.0003 else -0.7
         width = 0.00992 * scale
-        cone += ring((0, 0), low, high, 0.00142 * scale, directions_deg, width, roll_deg)
+        cone += ring((0, 0), low, high, 0.00142 * scale, directions_deg, width, twist_deg)
+    return cone
+
+
+def _bowl(name: str, scale: float, foot: list[Shape], material: str) -> ObjectModel:
+    """Returns a bowl: a foot, a wide cone and a steep wall.
+
+    Args:
+        name: Of the model.
+        scale: Size of the cone and the wall, 1 for the larger bowl.
+        foot: What the bowl stands on.
+        material: Of the outside; the inside is `material` with `_inside`.
+    """
+    cone = _bowl_cone(scale)
     wall_ends = ((0.0424, 0.0159), (0.0519, 0.0521)) if scale == 1 else _WHITE_BOWL_WALL
     wall = ring(
         (0, 0),
@@ -90,15 +97,15 @@ def white_bowl() -> ObjectModel:
 
 def plate() -> ObjectModel:
     """Returns the plate: a flat middle and a rim that rises outwards."""
-    middle = box((0, 0, 0.0031), (0.0286, 0.0306, 0.0024))
+    middle = box((0, 0, 0.00313), (0.02851, 0.03057, 0.00222), ("y", -1.47))
     rim = ring(
         (0, 0),
-        (0.0303, 0.0006),
-        (0.0663, 0.0134),
-        thickness=0.0051,
+        (0.03025, 0.00055),
+        (0.06631, 0.01337),
+        thickness=0.00508,
         directions_deg=(90, 90, 47.9, 3.7, 319.2, 272.7, 226.3, 181.5, 135.5),
-        half_width=0.0285,
-        roll_deg=-1.45,
+        half_width=0.02851,
+        twist_deg=-1.47,
     )
     drawn = ring((0, 0), (0.0303, 0.0006), (0.0663, 0.0134), 0.0051, range(0, 360, 24))
     floor = cylinder((0, 0, 0.0030), 0.0325, 0.0026)
