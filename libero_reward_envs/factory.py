@@ -142,5 +142,3 @@ class _RegisteredReward(LearnedReward):
     def spec(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The spec of the environment inside."""
         return self.env.spec
-
-

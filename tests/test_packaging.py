@@ -61,9 +61,7 @@ def test_setup_cfg_lists_every_package() -> None:
     config = configparser.ConfigParser()
     config.read(REPOSITORY / "setup.cfg")
     listed = set(config["options"]["packages"].split())
-    inside = {
-        f"libero_reward_envs.{name}" for name in find_packages(str(PACKAGE)) if name
-    }
+    inside = {f"libero_reward_envs.{name}" for name in find_packages(str(PACKAGE)) if name}
     assert listed == inside | {"libero_reward_envs"}
 
 

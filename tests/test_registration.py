@@ -1,5 +1,6 @@
 """Every id: its spec, its limits, and the conformance checkers."""
 
+from typing import Any
 
 import gymnasium as gym
 import pytest
@@ -77,7 +78,7 @@ def test_the_time_limit_truncates() -> None:
     env.close()
 
 
-def check(env_id: str, **keywords: object) -> None:
+def check(env_id: str, **keywords: Any) -> None:
     env = gym.make(env_id, assets="builtin", **keywords)
     check_env(env.unwrapped)
     check_env_for_sb3(env)
@@ -113,5 +114,3 @@ def test_an_id_can_be_made_in_one_string_by_a_fresh_process(tmp_path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "(7,)" in done.stdout
-
-

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-# Command, module, its dataclass of arguments. The modules import nothing heavy, so `--help` is fast.
+# Command: module, its dataclass of arguments. The modules import nothing heavy: `--help` is fast.
 COMMANDS = {
     "demo": ("libero_reward_envs.cli.demo", "DemoArgs"),
     "collect": ("libero_reward_envs.cli.collect", "CollectArgs"),

@@ -6,6 +6,7 @@ successes from failures.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -47,9 +48,9 @@ def main(args: TrainRRDArgs) -> None:
     print(f"{args.data}: {len(train)} episodes to fit, {len(holdout)} held out.")
     with tqdm(total=args.steps, desc="RRD", unit="step") as bar:
 
-        def show(report: "dict[str, float]") -> None:
+        def show(report: Mapping[str, float]) -> None:
             bar.update(int(report["step"]) - bar.n)
-            bar.set_postfix({name: f"{value:.2e}" for name, value in report.items() if name != "step"})
+            bar.set_postfix({name: f"{report[name]:.2e}" for name in report if name != "step"})
 
         model = fit_rrd(
             train,
@@ -57,7 +58,7 @@ def main(args: TrainRRDArgs) -> None:
             learning_rate=args.learning_rate,
             offset_margin=None if args.offset_margin < 0 else args.offset_margin,
             holdout=holdout,
-            on_progress=show,  # pyright: ignore[reportArgumentType]  (a Mapping with a dict's face)
+            on_progress=show,
             seed=args.seed,
             device=args.device,
         )

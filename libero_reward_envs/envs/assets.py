@@ -1,4 +1,4 @@
-"""Which object and scene models an environment uses: a folder, LIBERO's own, or the built-in set."""
+"""Which object and scene models are used: a folder, LIBERO's own, or the built-in set."""
 
 import dataclasses
 import logging
@@ -82,7 +82,7 @@ def resolve_assets(assets: str | os.PathLike[str] = "auto") -> AssetSet:
 
 
 def cache_folder() -> Path:
-    """Where this package keeps what it can make again: `$LIBERO_REWARD_ENVS_CACHE` or the user's."""
+    """Where what can be made again is kept: `$LIBERO_REWARD_ENVS_CACHE`, or the user's cache."""
     if named := os.environ.get(CACHE_VARIABLE):
         return Path(named)
     user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

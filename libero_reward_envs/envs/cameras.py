@@ -1,5 +1,8 @@
 """Draws a simulator's cameras as LIBERO draws them, in the process that asks first."""
 
+# MuJoCo's names come from a compiled module, which type checkers cannot see into.
+# pyright: reportAttributeAccessIssue=false
+
 import atexit
 import functools
 import weakref

@@ -59,8 +59,8 @@ class LiberoEnv(gym.Env[Any, np.ndarray]):
             objects come to rest. 10 in the OpenVLA protocol.
         terminate_on_success: If False, an episode goes on after success.
         assets: "auto", "official", "builtin", or a folder; see `envs.assets.resolve_assets`.
-        render_mode: None or "rgb_array". `gym.make(..., render_mode="human")` opens a window through
-            Gymnasium's `HumanRendering`, which needs pygame.
+        render_mode: None or "rgb_array". `gym.make(..., render_mode="human")` opens a window
+            through Gymnasium's `HumanRendering`, which needs pygame.
 
     Raises:
         ValueError: For an unknown suite, task or keyword value, or missing assets.
@@ -97,7 +97,10 @@ class LiberoEnv(gym.Env[Any, np.ndarray]):
         _check_choice("orientation", orientation, ORIENTATIONS)
         _check_choice("init_states", init_states, INIT_STATES)
         _check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
-        for name, value, least in (("image_size", image_size, 1), ("settle_steps", settle_steps, 0)):
+        for name, value, least in (
+            ("image_size", image_size, 1),
+            ("settle_steps", settle_steps, 0),
+        ):
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}.")
         if isinstance(cameras, str) or (obs_type != "state" and not cameras):
@@ -266,10 +269,10 @@ class LiberoEnv(gym.Env[Any, np.ndarray]):
         return orient(self._renderer.render(camera, size, size), orientation)
 
     def _check_gl(self) -> None:
-        from libero_reward_envs.envs import rendering, simulator
+        from libero_reward_envs.envs import libero_package, rendering
 
         needs_gl = self.obs_type != "state" or self.render_mode is not None
-        if needs_gl and simulator.gl_backend is None:
+        if needs_gl and libero_package.gl_backend is None:
             self._simulator = None
             raise RuntimeError(rendering.no_gl_message())
 
@@ -278,3 +281,8 @@ def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
     if value not in choices:
         known = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"`{name}` must be one of {known}, got {value!r}.")
+
+
+def _check_count(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}.")

@@ -1,5 +1,8 @@
 """Reads LIBERO's observations out of MuJoCo at the moment at which LIBERO reads them."""
 
+# MuJoCo's names come from a compiled module, which type checkers cannot see into.
+# pyright: reportAttributeAccessIssue=false
+
 from typing import Any
 
 import mujoco
@@ -67,6 +70,7 @@ class ObservationReader:
         objects[:, 0:3] = positions
         objects[:, 3:7] = data.xquat[self._bodies][:, _XYZW]
         # LIBERO's poses pass through single precision here, and its numbers are what we match.
-        rotation = np.float64(np.float32(transforms.quat2mat(eef_quat)))
-        objects[:, 7:10] = np.float32(positions) @ rotation - np.float32(eef_pos) @ rotation
+        rotation = transforms.quat2mat(eef_quat).astype(np.float32).astype(np.float64)
+        single = positions.astype(np.float32), eef_pos.astype(np.float32)
+        objects[:, 7:10] = single[0] @ rotation - single[1] @ rotation
         out[end:] = data.qpos[self._joints]

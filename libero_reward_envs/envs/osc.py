@@ -6,12 +6,14 @@ its order, with its compiled functions and its array layouts; what is left out i
 between: three forward passes a substep, look-ups by name, copies, and buffers that nothing reads.
 """
 
-from typing import NamedTuple
+# MuJoCo's names come from a compiled module, which type checkers cannot see into.
+# pyright: reportAttributeAccessIssue=false
+
+from typing import Any, NamedTuple
 
 import mujoco
 import numba
 import numpy as np
-from robosuite.controllers.osc import OperationalSpaceController
 from robosuite.utils.control_utils import (
     nullspace_torques,
     opspace_matrices,
@@ -44,14 +46,12 @@ class OscController:
     Args:
         model: The compiled model.
         data: Its state.
-        reference: The controller that robosuite has just made for this model. Its first state is
-            kept: robosuite computes the first goal and the first torque after a reset from the
-            pose in which the controller was made, not from the initial state set afterwards.
+        reference: robosuite's `OperationalSpaceController`, just made for this model. Its first
+            state is kept: robosuite computes the first goal and the first torque after a reset from
+            the pose in which the controller was made, not from the initial state set afterwards.
     """
 
-    def __init__(
-        self, model: mujoco.MjModel, data: mujoco.MjData, reference: OperationalSpaceController
-    ):
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, reference: Any):
         self._model, self._data = model, data
         self._site = model.site(reference.eef_name).id
         self._qvel, self._bias, self._ctrl = data.qvel, data.qfrc_bias[ARM], data.ctrl
@@ -174,7 +174,7 @@ def _task_space(
     return force, torque, lambda_pos, lambda_ori, null_torques
 
 
-def _state_of(reference: OperationalSpaceController) -> ArmState:
+def _state_of(reference: Any) -> ArmState:
     return ArmState(
         eef_pos=reference.ee_pos,
         eef_mat=reference.ee_ori_mat,

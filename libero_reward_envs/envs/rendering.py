@@ -29,8 +29,8 @@ os._exit(0)  # some drivers crash while they are unloaded, which is no concern o
 """
 
 _INSTALL_HINT = (
-    "Install one of them: `apt-get install libegl1 libgl1` (EGL, which also uses a GPU's driver) or "
-    "`apt-get install libosmesa6` (software only). State observations need none: use "
+    "Install one of them: `apt-get install libegl1 libgl1` (EGL, which also uses a GPU's driver) "
+    "or `apt-get install libosmesa6` (software only). State observations need none: use "
     "`obs_type='state'` and `render_mode=None`."
 )
 
@@ -47,6 +47,7 @@ def keep_triton_ahead_of_software_gl() -> None:
         return
     if not _mesa_is_loaded():
         import triton  # noqa: F401  # pyright: ignore[reportMissingImports]
+
         return
     sys.modules["triton"] = None  # pyright: ignore[reportArgumentType]
     warnings.warn(

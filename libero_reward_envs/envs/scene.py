@@ -48,7 +48,7 @@ class StatePart:
     """A named stretch of the flat state.
 
     Args:
-        name: LIBERO's name of the observable; for a drawer, door or knob the joint's name + `_qpos`.
+        name: LIBERO's name of the observable; for a drawer, door or knob its joint and `_qpos`.
         start: First index.
         size: Number of values.
         unit: Unit and frame.
@@ -89,7 +89,11 @@ class Scene:
         """The parts of the flat state: robot, objects and fixtures, then joints."""
         sizes = [
             *_ROBOT_PARTS,
-            *((part.format(n), size, unit) for n in self.names for part, size, unit in _OBJECT_PARTS),
+            *(
+                (part.format(n), size, unit)
+                for n in self.names
+                for part, size, unit in _OBJECT_PARTS
+            ),
             *((f"{joint}_qpos", 1, "rad or m") for joint in self.joint_names),
         ]
         parts, start = [], 0

@@ -7,19 +7,17 @@ because its warm start carries into the result, and a reset restores the compile
 are LIBERO's bit for bit (`tests/envs/test_exactness.py`).
 """
 
+# MuJoCo's names come from a compiled module, which type checkers cannot see into.
+# pyright: reportAttributeAccessIssue=false
+
 import contextlib
-import importlib
-import logging
-import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from libero_reward_envs.envs import rendering, tasks
+from libero_reward_envs.envs import libero_package, tasks
 from libero_reward_envs.envs.assets import AssetSet
 from libero_reward_envs.envs.scene import read_scene
 from libero_reward_envs.envs.tasks import Task
@@ -27,8 +25,6 @@ from libero_reward_envs.envs.tasks import Task
 CONTROL_FREQ_HZ = 20
 _SAMPLING_PERIOD_S = 1.0 / CONTROL_FREQ_HZ
 _PLACEMENT_ATTEMPTS = 100
-
-gl_backend: str | None = None  # what images are drawn with, known once the first simulator started
 
 
 class LiberoSimulator:
@@ -43,8 +39,8 @@ class LiberoSimulator:
     """
 
     def __init__(self, task: Task, assets: AssetSet):
-        env_class, controller_config = _import_libero(assets.path, task)
-        with _quiet():
+        env_class, controller_config = libero_package.import_problem(assets.path, task)
+        with libero_package.quiet():
             self.libero_env = env_class(
                 str(tasks.bddl_file(task)),
                 robots=["Panda"],
@@ -309,83 +305,3 @@ def _numpy_seed(seed: int) -> Iterator[type[Exception]]:
         yield RandomizationError
     finally:
         np.random.set_state(before)  # noqa: NPY002
-
-
-def _import_libero(assets: Path, task: Task) -> tuple[Any, dict[str, Any]]:
-    """LIBERO's environment class for the task, and the controller's settings.
-
-    robosuite insists on a GL library even where nothing is drawn; "glx" makes it take the one
-    that comes as a wheel.
-    """
-    global gl_backend
-    tasks.libero_folder()  # its error names the command to install
-    gl_backend = gl_backend or rendering.prepare_gl()
-    libero = _import_quietly()
-    libero._assets_path_cache = str(assets)
-    import libero.libero.envs.bddl_utils as bddl_utils
-    from libero.libero.envs import TASK_MAPPING
-    from robosuite import load_controller_config
-
-    problem = bddl_utils.get_problem_info(str(tasks.bddl_file(task)))
-    return (
-        TASK_MAPPING[problem["problem_name"]],
-        load_controller_config(default_controller="OSC_POSE"),
-    )
-
-
-def _import_quietly() -> Any:
-    """Import libero without its question, its files in the home folder and its messages."""
-    import yaml
-
-    with tempfile.TemporaryDirectory(prefix="libero-config-") as folder, contextlib.ExitStack() as s:
-        root = str(tasks.libero_folder())
-        paths = {
-            "benchmark_root": root,
-            "bddl_files": f"{root}/bddl_files",
-            "init_states": f"{root}/init_files",
-            "datasets": f"{root}/../datasets",
-            "assets": f"{root}/assets",
-        }
-        Path(folder, "config.yaml").write_text(yaml.dump(paths), encoding="utf-8")
-        s.enter_context(_environment("LIBERO_CONFIG_PATH", folder))
-        if gl_backend is None:
-            s.enter_context(_environment("MUJOCO_GL", "glx"))
-        s.enter_context(_quiet())
-        try:
-            libero = importlib.import_module("libero.libero")
-            importlib.import_module("libero.libero.envs")
-        except ImportError as error:
-            raise ImportError(
-                f"Cannot import the simulator: {error}. "
-                f"Install it with `{tasks.INSTALL_COMMAND}` (or `make install` in a checkout)."
-            ) from error
-    return libero
-
-
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep robosuite's advice off the screen, and its log file out of the temporary folder.
-
-    The log file has one fixed name for all users of a machine, so the second one could not import.
-    """
-    file_handler = logging.FileHandler
-    logging.FileHandler = lambda *_, **__: logging.NullHandler()  # pyright: ignore
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
-        logging.FileHandler = file_handler

@@ -187,11 +187,11 @@ def load_init_states(task: Task) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _read_init_states(path: Path) -> np.ndarray:
-    import torch  # here, because nothing else in making an environment needs it
-
     # The files are NumPy arrays inside torch's archive: these four names rebuild an array of
     # numbers, and the loader refuses everything else.
     import _codecs
+
+    import torch  # here, because nothing else in making an environment needs it
 
     array_names = [
         (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),  # pyright: ignore

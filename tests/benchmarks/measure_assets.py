@@ -33,7 +33,7 @@ REFERENCE_STATES = (0, 17, 42)
 SETTLING_STEPS = 10
 TOLERANCE_M = 0.01
 NUDGE_M = 1e-4
-NUDGES = 2
+NUDGES = 4
 
 
 class Rest(NamedTuple):

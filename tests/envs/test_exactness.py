@@ -32,16 +32,14 @@ def make_libero(task: tasks.Task):
     """LIBERO's environment on the assets of the simulator that was made last."""
     from libero.libero.envs.env_wrapper import ControlEnv
 
-    env = ControlEnv(
-        str(tasks.bddl_file(task)), has_offscreen_renderer=False, use_camera_obs=False
-    )
+    env = ControlEnv(str(tasks.bddl_file(task)), has_offscreen_renderer=False, use_camera_obs=False)
     # LIBERO adds these once more at every reset, so that one seed gives other places each time.
     env.env.object_property_initializers.clear()
     return env
 
 
 def reset_libero(env, init_state: np.ndarray | None):
-    np.random.seed(FIXTURE_SEED)
+    np.random.seed(FIXTURE_SEED)  # noqa: NPY002
     observation = env.reset()
     return observation if init_state is None else env.set_init_state(init_state)
 
@@ -52,7 +50,7 @@ def random_actions(rng: np.random.Generator, n: int, into_contact: bool) -> np.n
     if into_contact:
         actions = np.repeat(actions[: n // 5], 5, axis=0)
         actions[:, 2] = np.clip(actions[:, 2] - 0.3, -1, 1)
-    return np.float32(actions)
+    return actions.astype(np.float32)
 
 
 def assert_same_observation(simulator: LiberoSimulator, task: tasks.Task, observation) -> int:
@@ -81,6 +79,7 @@ def test_200_random_steps_after_a_soft_reset_equal_liberos_after_a_hard_one(
     simulator.reset(FixedSeed(), states[0])
     observation = reset_libero(libero, states[0])
     assert_same_observation(simulator, task, observation)
+    compared = 0
     for action in random_actions(rng, 200, into_contact):
         observation, reward, done, _ = libero.step(action.astype(np.float64))
         simulator.step(action)

@@ -157,13 +157,13 @@ def test_success_terminates_unless_told_otherwise(make_env: MakeEnv) -> None:
 
 
 def test_numpys_global_generator_is_left_alone(make_env: MakeEnv) -> None:
-    np.random.seed(11)
-    expected = np.random.random(3)
-    np.random.seed(11)
+    np.random.seed(11)  # noqa: NPY002
+    expected = np.random.random(3)  # noqa: NPY002
+    np.random.seed(11)  # noqa: NPY002
     env = make_env("libero_90", 28)
     env.reset(seed=5)
     env.step(np.zeros(7, np.float32))
-    np.testing.assert_array_equal(np.random.random(3), expected)
+    np.testing.assert_array_equal(np.random.random(3), expected)  # noqa: NPY002
 
 
 def test_sampled_states_differ_and_repeat_by_seed(make_env: MakeEnv) -> None:

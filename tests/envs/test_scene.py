@@ -1,5 +1,6 @@
 """Scenes read from BDDL files, against what LIBERO's own parser reads."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ def test_every_task_has_a_layout_without_gaps() -> None:
     for task in tasks.all_tasks():
         parts = read_scene(tasks.bddl_file(task)).state_layout()
         assert parts[0].start == 0
-        for before, after in zip(parts, parts[1:], strict=False):
+        for before, after in itertools.pairwise(parts):
             assert before.start + before.size == after.start
         assert len({part.name for part in parts}) == len(parts)
 

@@ -29,7 +29,9 @@ def test_instructions_are_liberos() -> None:
         == "turn on the stove and put the moka pot on it"
     )
     assert (
-        spoken["libero_90/KITCHEN_SCENE10_put_the_butter_at_the_back_in_the_top_drawer_of_the_cabinet_and_close_it"]  # noqa: E501
+        spoken[
+            "libero_90/KITCHEN_SCENE10_put_the_butter_at_the_back_in_the_top_drawer_of_the_cabinet_and_close_it"
+        ]
         == "put the butter at the back in the top drawer of the cabinet and close it"
     )
 

@@ -14,7 +14,8 @@ from libero_reward_envs.envs.builtin_assets.scenes import SCENES, scene_mjcf
 from libero_reward_envs.envs.builtin_assets.tableware import TABLEWARE
 from libero_reward_envs.envs.builtin_assets.textures import TEXTURES, paint
 
-BUILTIN_ASSETS_VERSION = "1"
+# Part of the cache folder's name: change it with every change of what is written.
+BUILTIN_ASSETS_VERSION = "2"
 
 
 def write_builtin_assets(folder: Path) -> None:
