@@ -18,13 +18,15 @@ class TrainRRDArgs:
     """File of episodes, as `libero-reward collect` writes it."""
     out: Path
     """Folder for the reward model."""
+    test: Path | None = None
+    """Further episodes, to judge the finished reward on; they choose nothing."""
     steps: int = 10_000
     """Steps of the optimiser; 4 episodes x 64 steps each."""
     learning_rate: float = 3e-4
     """Of Adam."""
     holdout_fraction: float = 0.2
     """Share of the episodes that are held out, to judge the reward."""
-    offset_margin: float = 1.0
+    offset_margin: float = 0.25
     """How far below zero the reward is put, in spreads of the reward: a reward above zero makes an
     agent linger rather than finish. Negative for no offset."""
     seed: int = 0
@@ -63,8 +65,31 @@ def main(args: TrainRRDArgs) -> None:
             device=args.device,
         )
     quality = judge_reward(model, holdout)
-    model.training["holdout"] = quality
+    model.training |= {"command": _command(args), "holdout": quality}
+    _print_quality(f"{len(holdout)} held-out episodes", quality)
+    if args.test is not None:
+        tested = judge_reward(model, load_episodes(args.test))
+        model.training["test"] = {"data": args.test.name, **tested}
+        _print_quality(args.test.name, tested)
     model.save_pretrained(args.out)
+    print(f"Reward model: {args.out}")
+
+
+def _command(args: TrainRRDArgs) -> str:
+    """The command that makes this reward again, given the same episodes."""
+    options = {
+        field.name: getattr(args, field.name)
+        for field in dataclasses.fields(args)
+        if getattr(args, field.name) != field.default
+    }
+    words = [
+        f"--{name.replace('_', '-')} {value.name if isinstance(value, Path) else value}"
+        for name, value in options.items()
+    ]
+    return " ".join(["libero-reward train-rrd", *words])
+
+
+def _print_quality(title: str, quality: Mapping[str, object]) -> None:
+    print(f"{title}:")
     for name, value in quality.items():
         print(f"  {name:32} {value:.3f}" if isinstance(value, float) else f"  {name:32} {value}")
-    print(f"Reward model: {args.out}")

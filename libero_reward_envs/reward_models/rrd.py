@@ -41,7 +41,7 @@ def fit_rrd(
     episode_sampling: Literal["length", "uniform"] = "length",
     hidden_sizes: Sequence[int] = (256, 256),
     normalize: bool = True,
-    offset_margin: float | None = 1.0,
+    offset_margin: float | None = 0.25,
     holdout: Sequence[Episode] | EpisodeDataset | None = None,
     log_interval: int | None = None,
     on_progress: Callable[[Mapping[str, float]], None] | None = None,

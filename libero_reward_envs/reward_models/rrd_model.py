@@ -191,8 +191,12 @@ def compute_reward_offset(lowest: float, highest: float, margin: float) -> float
         offset = highest + margin * (highest - lowest),
 
     every step costs between `margin` and `margin + 1` times their spread. Then k steps to the end
-    cost less than lingering for ever at the best place if gamma^k >= 1 / (1 + margin); a margin of
-    1 holds this for k <= 34 at gamma = 0.98. Where an episode can also end by failure, a cost for
+    cost less than lingering for ever at the best place if gamma^k >= 1 / (1 + margin), whatever
+    the rewards in between. That is the worst case. Measured on LIBERO-Object, with the expert once
+    finishing and once stopped at six places on its way (`tests/benchmarks/measure_lingering.py`),
+    finishing was best in 0 to 37 % of the initial states without an offset, in 87 to 100 % with a
+    margin of 0, and in all with 0.25, the default: larger ones only make the returns larger that a
+    critic must learn. Where an episode can also end by failure, a cost for
     each step makes failing early attractive; LIBERO's end by success only.
 
     Raises:

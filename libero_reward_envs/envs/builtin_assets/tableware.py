@@ -238,11 +238,11 @@ def moka_pot() -> ObjectModel:
     ]
     knob = box((0, -0.0013, 0.0760), (0.0052, 0.0060, 0.0098))
     solids = [*disc((0, 0, 0.0004), 0.0385, 0.0666), spout, *handle, knob]
-    looks = [
-        ("metal", [*disc((0, 0, -0.0330), 0.0385, 0.0332), cylinder((0, 0, 0.0010), 0.034, 0.006)]),
-        ("silver", [*disc((0, 0, 0.0350), 0.0375, 0.0320), spout]),
-        ("black", [*handle, knob]),
-    ]
+    lower = cylinder((0, 0, -0.0350), 0.0385, 0.0312)
+    waist = cylinder((0, 0, 0.0000), 0.0345, 0.0045)
+    upper = cylinder((0, 0, 0.0340), 0.0375, 0.0300)
+    lid = cylinder((0, 0, 0.0655), 0.0340, 0.0020)
+    looks = [("metal", [lower, lid]), ("silver", [upper, spout]), ("black", [waist, *handle, knob])]
     return _model("turbosquid_objects", "moka_pot", solids, looks)
 
 

@@ -15,7 +15,7 @@ from libero_reward_envs.envs.builtin_assets.tableware import TABLEWARE
 from libero_reward_envs.envs.builtin_assets.textures import TEXTURES, paint
 
 # Part of the cache folder's name: change it with every change of what is written.
-BUILTIN_ASSETS_VERSION = "2"
+BUILTIN_ASSETS_VERSION = "3"
 
 
 def write_builtin_assets(folder: Path) -> None:
