@@ -49,17 +49,10 @@ def fit_reward(
             bar.update(int(report["step"]) - bar.n)
             bar.set_postfix(loss=f"{report['loss']:.1e}")
 
-        scale = float(np.mean([summary.length for summary in train.summaries()]))
-        model = fit_rrd(
-            scale_rewards(train, scale),
-            n_steps=n_steps,
-            holdout=scale_rewards(holdout, scale),
-            on_progress=show,
-            seed=seed,
-        )
+        model = fit_rrd(train, n_steps=n_steps, holdout=holdout, on_progress=show, seed=seed)
     scored = score_episodes(model, holdout)
     quality = judge_scores(scored)
-    model.training.update(holdout=quality, reward_scale=scale)
+    model.training["holdout"] = quality
     model.save_pretrained(run / REWARD_FOLDER)
     shortest = min(map(len, scored))
     episodes = [
@@ -75,17 +68,6 @@ def fit_reward(
     fitted = {"n_episodes": len(train), "n_successes": sum(s.success for s in train.summaries())}
     # Written last: this file tells that the stage is complete.
     run.write_json(QUALITY_FILE, {"measures": quality, "episodes": episodes, "fitted": fitted})
-
-
-def scale_rewards(dataset: EpisodeDataset, scale: float) -> EpisodeDataset:
-    """Return the episodes with their rewards multiplied.
-
-    RRD explains a return of 1 by rewards of 1 / T, about 0.01, while a new network's outputs are
-    about 1: thousands of steps go by before what it was born with is gone. So a success is made
-    worth about 1 a step. A positive factor does not change what an agent should do.
-    """
-    scaled = [dataclasses.replace(episode, rewards=episode.rewards * scale) for episode in dataset]
-    return EpisodeDataset(scaled)
 
 
 def split_again(
@@ -112,17 +94,10 @@ def train_agent(
     from libero_reward_envs.factory import make_vec_env
 
     model = load_reward(run)
-    weight = compute_reward_weight(model)
-    venv = make_vec_env(
-        "Libero-v0",
-        seed=seed,
-        reward_model=model,
-        reward_kwargs={"model_weight": weight},
-        **env_arguments,
-    )
+    venv = make_vec_env("Libero-v0", seed=seed, reward_model=model, **env_arguments)
     try:
         agent = make_sac(venv, seed)
-        add_demonstrations(agent, demonstrations, model, weight)
+        add_demonstrations(agent, demonstrations, model)
         with (
             run.new_folder(AGENT_FOLDER) as folder,
             tqdm(total=total_timesteps, desc="train SAC", unit="step") as bar,
@@ -142,24 +117,13 @@ def make_sac(env: "VecEnv | Any", seed: int) -> "SAC":
     return SAC("MlpPolicy", env, seed=seed, device="cpu", **SAC_ARGUMENTS)
 
 
-def compute_reward_weight(model: RRDRewardModel) -> float:
-    """Return what to multiply rewards with so that those seen in fitting are at most 1 apart.
-
-    SAC weighs rewards against an entropy of about 1.
-    """
-    lowest, highest = model.training["reward_range"]
-    return 1.0 / max(highest - lowest, 1e-6)
-
-
-def add_demonstrations(
-    agent: "SAC", demonstrations: EpisodeDataset, model: RRDRewardModel, weight: float
-) -> None:
+def add_demonstrations(agent: "SAC", demonstrations: EpisodeDataset, model: RRDRewardModel) -> None:
     """Put recorded transitions into the replay buffer, with the reward the agent would be given."""
     buffer = agent.replay_buffer
     assert buffer is not None
     for index in range(len(demonstrations)):
         transitions = demonstrations.read(index, model.observation_keys).transitions()
-        rewards = (weight * model.compute_reward(transitions).astype(float)).astype(np.float32)
+        rewards = model.compute_reward(transitions)
         states = transitions.observations["state"], transitions.next_observations["state"]
         for step in range(len(rewards)):
             rows = slice(step, step + 1)

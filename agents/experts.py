@@ -104,7 +104,7 @@ class ScriptedExpert(ScriptedPolicy):
 
     Example:
         >>> expert = make_expert("libero_object/pick_up_the_milk_and_place_it_in_the_basket")
-        >>> action, _ = expert.predict(np.zeros(110))
+        >>> action, _ = expert.predict(np.zeros(95))
         >>> action.shape
         (7,)
     """

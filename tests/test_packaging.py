@@ -21,7 +21,7 @@ LAYERS = [
     {"agents", "evaluation"},
     {"cli"},
 ]
-SIMULATOR_IMPORTERS = {"simulator.py", "observation.py", "osc.py", "assets.py"}
+SIMULATOR_IMPORTERS = {"libero_package.py", "observation.py", "osc.py", "simulator.py"}
 
 
 def sources() -> list[Path]:

@@ -25,7 +25,7 @@ font-size:1.7rem;line-height:1.2;font-weight:650}.card span{font-size:.9rem;colo
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.92rem;
 font-variant-numeric:tabular-nums;margin:.6em 0}
 th,td{text-align:right;padding:.32em .7em;border-bottom:1px solid var(--line);vertical-align:top}
-th:first-child,td:first-child{text-align:left;padding-left:0}th{font-weight:600;color:var(--soft)}
+th:first-child,td:first-child{text-align:left;padding-left:0;min-width:9em}th{font-weight:600;color:var(--soft)}
 .plain td{text-align:left}td,th{overflow-wrap:normal}.plain td+td{overflow-wrap:anywhere}
 svg.chart{display:block;width:100%;height:auto;overflow:visible}svg text{font-size:11px;
 fill:var(--soft)}svg .title{font-size:12px;font-weight:650;fill:var(--fg)}

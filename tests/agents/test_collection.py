@@ -87,11 +87,11 @@ def test_other_settings_or_another_task_do_not_continue_a_file(tmp_path, officia
     collect(path, 1)
     with pytest.raises(ValueError, match=r"`seed` to be 0 as in .*episodes\.h5.*got 1\. Choose"):
         collect(path, 2, seed=1)
-    with pytest.raises(ValueError, match="`success_fraction` to be 0.5"):
+    with pytest.raises(ValueError, match=r"`success_fraction` to be 0\.5"):
         collect(path, 2, success_fraction=0.25)
-    with pytest.raises(ValueError, match="`image_size` to be None .*got 64"):
+    with pytest.raises(ValueError, match=r"`image_size` to be None .*got 64"):
         collect(path, 2, image_size=64)
-    with pytest.raises(ValueError, match="`assets` to be 'builtin' .*got 'folder'"):
+    with pytest.raises(ValueError, match=r"`assets` to be 'builtin' .*got 'folder'"):
         collect(path, 2, assets=official_assets.path)
     with pytest.raises(ValueError, match=r"`task` to be '.*milk.*got '.*butter"):
         collect_episodes(MILK.replace("milk", "butter"), 2, path, assets="builtin")
@@ -122,7 +122,7 @@ def test_what_cannot_be_had_is_given_up_with_an_error(tmp_path, monkeypatch):
     # An expert that never gets there: the episodes before stay, and nothing waits for ever.
     monkeypatch.setattr(collection, "MAX_ATTEMPTS", 2)
     monkeypatch.setitem(STEP_LIMITS, "libero_object", 5)
-    with pytest.raises(RuntimeError, match="Expected successes on .*milk.* none in 2 attempts"):
+    with pytest.raises(RuntimeError, match=r"Expected successes on .*milk.* none in 2 attempts"):
         collect(path, 3)
     assert len(load_episodes(path)) == 2
 
@@ -176,12 +176,12 @@ def test_a_stop_by_hand_leaves_a_merged_file(tmp_path):
 
 def test_a_full_disk_is_one_error_and_keeps_what_was_written(whole, tmp_path):
     path = tmp_path / "episodes.h5"
-    # Files of 150 kB at most: a success fits, a failure of full length does not.
+    # Files of 100 kB at most: a success fits, a failure of full length does not.
     code = command(path, 4)[-1]
     limited = (
         "import resource, signal\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))\n" + code
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n" + code
     )
     collect(path, 1)  # also writes the built-in models, which need longer files
     done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True)

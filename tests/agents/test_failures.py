@@ -30,10 +30,10 @@ def run_episodes(env, policy, n_episodes):
 def test_a_failing_policy_fails_each_time_in_another_way(make_env, kind):
     env = make_env(task=MILK.split("/")[1])
     policy = make_failing(make_expert(MILK), kind, np.random.default_rng(0))
-    results = run_episodes(env, policy, 3)
-    assert sum(success for success, _ in results) <= 1
+    results = run_episodes(env, policy, 2)
+    assert sum(success for success, _ in results) == 0
     ends = [states[-1][:3] for _, states in results]
-    assert min(np.abs(ends[0] - end).max() for end in ends[1:]) > 1e-3
+    assert np.abs(ends[0] - ends[1]).max() > 1e-3
 
 
 def test_the_wrong_object_is_the_one_that_moves(make_env):
@@ -72,7 +72,7 @@ def test_stopping_short_ends_without_movement(make_env):
 @pytest.mark.parametrize("kind", FAILURE_KINDS)
 def test_the_generator_decides_everything(kind):
     expert = make_expert(MILK)
-    state = np.random.default_rng(5).normal(size=110)
+    state = np.random.default_rng(5).normal(size=95)
 
     def actions(seed):
         policy = make_failing(expert, kind, np.random.default_rng(seed))
@@ -94,7 +94,7 @@ def test_a_task_offers_only_the_failures_that_it_can_have():
     assert failure_kinds(make_expert(MILK)) == FAILURE_KINDS
     assert failure_kinds(make_expert(STOVE)) == ("noise", "stop_short", "random")
     assert all(len(failure_kinds(make_expert(task))) >= 3 for task in expert_tasks())
-    with pytest.raises(ValueError, match="no failure 'wrong_object' for 'libero_goal/turn_on"):
+    with pytest.raises(ValueError, match=r"no failure 'wrong_object' for 'libero_goal/turn_on"):
         make_failing(make_expert(STOVE), "wrong_object", np.random.default_rng(0))
-    with pytest.raises(ValueError, match="Unknown failure 'sloth'. Choose one of: noise,"):
+    with pytest.raises(ValueError, match=r"Unknown failure 'sloth'\. Choose one of: noise,"):
         make_failing(make_expert(STOVE), "sloth", np.random.default_rng(0))

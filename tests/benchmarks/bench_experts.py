@@ -8,11 +8,11 @@ that are not measured now are kept. A folder of models can be named as `--assets
 
 import argparse
 import csv
+import importlib.metadata
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import mujoco
 import numpy as np
 
 from libero_reward_envs.agents.experts import ScriptedExpert, expert_tasks, make_expert
@@ -52,7 +52,7 @@ def measure(task: Task, name: str, assets: str, n_states: int) -> dict[str, Any]
         "states": n_states,
         "median_steps": int(np.median(steps)) if steps else "",
         "failed_states": " ".join(str(i) for i, (success, _) in enumerate(results) if not success),
-        "mujoco": mujoco.__version__,
+        "mujoco": importlib.metadata.version("mujoco"),
     }
 
 

@@ -38,7 +38,7 @@ def test_the_command_records_images_on_request(tmp_path, capsys):
 def test_an_unknown_task_is_refused_with_the_nearest_ones(tmp_path):
     with pytest.raises(ValueError, match="nearest: 'pick_up_the_milk_and_place_it_in_the_basket'"):
         main(CollectArgs("pick_up_the_milk", tmp_path / "out.h5", suite="libero_object"))
-    with pytest.raises(ValueError, match="Unknown suite 'libero_objects'. Choose one of:"):
+    with pytest.raises(ValueError, match=r"Unknown suite 'libero_objects'\. Choose one of:"):
         main(CollectArgs("0", tmp_path / "out.h5", suite="libero_objects"))
     assert not list(tmp_path.iterdir())
 
