@@ -82,22 +82,10 @@ def collect_episodes(
     with _open_writer(path) as writer:
         n_done = _check_continues(path, expert.task, settings)
         if n_done < n_episodes:
-            outcomes = [_is_success_wanted(i, success_fraction) for i in range(n_episodes)]
             env = _start_env(expert.task, path, obs_type, assets, env_arguments)
-            collector = _Collector(env, expert, kinds, settings)
             try:
-                bar = tqdm(
-                    range(n_done, n_episodes),
-                    desc="collect",
-                    unit="episode",
-                    initial=n_done,
-                    total=n_episodes,
-                    disable=not progress,
-                )
-                for index in bar:
-                    n_successes = sum(outcomes[:index])
-                    writer.append(collector.collect(index, outcomes[index], index - n_successes))
-                    bar.set_postfix(thrown=collector.n_thrown)
+                collector = _Collector(env, expert, kinds, settings)
+                collector.fill(writer, n_done, n_episodes, progress=progress)
             finally:
                 env.close()
     return load_episodes(path)
@@ -118,7 +106,20 @@ class _Collector:
         self._expert = expert
         self._kinds = kinds
         self._settings = settings
-        self.n_thrown = 0
+        self._n_thrown = 0
+
+    def fill(self, writer: EpisodeWriter, n_done: int, n_episodes: int, *, progress: bool) -> None:
+        """Write the episodes from `n_done` on, with a bar."""
+        share = self._settings["success_fraction"]
+        outcomes = [_is_success_wanted(index, share) for index in range(n_episodes)]
+        with tqdm(
+            desc="collect", unit="episode", initial=n_done, total=n_episodes, disable=not progress
+        ) as bar:
+            for index in range(n_done, n_episodes):
+                n_failures = outcomes[:index].count(False)
+                writer.append(self.collect(index, outcomes[index], n_failures))
+                bar.update()
+                bar.set_postfix(thrown_away=self._n_thrown)
 
     def collect(self, index: int, success: bool, n_failures: int) -> Episode:
         """Return episode `index`, before which there are `n_failures` failures."""
@@ -129,7 +130,7 @@ class _Collector:
             episode = self._attempt(index, attempt, kind, rng)
             if episode.success == success:
                 return episode
-            self.n_thrown += 1
+            self._n_thrown += 1
         wanted = "successes" if success else "failures"
         raise RuntimeError(
             f"Expected {wanted} on {self._expert.task.id}, got none in {MAX_ATTEMPTS} attempts at "

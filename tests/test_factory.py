@@ -29,12 +29,13 @@ def test_the_default_task_has_a_model_and_another_one_says_how_to_train_it() -> 
 
 def test_every_reward_is_the_models_and_the_true_one_survives() -> None:
     env = gym.make("LiberoRRD-v0", **KEYWORDS)
-    observation, _ = env.reset(seed=0)
+    env.reset(seed=0)
     for _ in range(5):
-        observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        _, reward, terminated, truncated, info = env.step(env.action_space.sample())
         assert reward == info["reward/total"] == info["reward/model"]
         assert info["reward/env"] == 0.0
-        assert not (terminated or truncated)
+        assert not terminated
+        assert not truncated
     assert env.get_wrapper_attr("reward_mix").n_changed == 5
     env.close()
 
@@ -92,8 +93,8 @@ def test_vector_and_single_rewards_are_one_number() -> None:
     env = gym.make("LiberoRRD-v0", **KEYWORDS)
     for index in (0, 1):
         env.reset(seed=4 + index)
-        alone = [env.step(action[index])[1] for action in actions]
-        np.testing.assert_array_equal(np.float32(alone), in_vector[:, index])
+        alone = np.array([env.step(action[index])[1] for action in actions], np.float32)
+        np.testing.assert_array_equal(alone, in_vector[:, index])
     env.close()
 
 
