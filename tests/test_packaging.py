@@ -131,6 +131,8 @@ def test_a_simulator_writes_nothing_into_the_home_folder_and_asks_nothing(tmp_pa
         "import libero_reward_envs, gymnasium as gym\n"
         "env = gym.make('Libero-v0', assets='builtin')\n"
         "env.reset(seed=0)\n"
+        "import libero.libero\n"
+        "assert libero.libero.get_libero_path('bddl_files').endswith('bddl_files')\n"
         "print([str(p) for p in __import__('pathlib').Path(sys.argv[1]).rglob('*')"
         " if 'libero' in p.relative_to(sys.argv[1]).as_posix()])"
     )

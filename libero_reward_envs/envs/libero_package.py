@@ -1,9 +1,13 @@
 """Imports LIBERO without its side effects: its question, its files in the home folder, messages."""
 
+import atexit
 import contextlib
 import importlib
+import json
 import logging
 import os
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,23 +41,18 @@ def import_problem(assets: Path, task: tasks.Task) -> tuple[Any, dict[str, Any]]
 
 
 def _import_quietly() -> Any:
-    """Import `libero.libero` and its environments; nothing again if they are there."""
-    import yaml
+    """Import `libero.libero` and its environments; nothing again if they are there.
 
-    with (
-        tempfile.TemporaryDirectory(prefix="libero-config-") as folder,
-        contextlib.ExitStack() as stack,
-    ):
-        root = str(tasks.libero_folder())
-        paths = {
-            "benchmark_root": root,
-            "bddl_files": f"{root}/bddl_files",
-            "init_states": f"{root}/init_files",
-            "datasets": f"{root}/../datasets",
-            "assets": f"{root}/assets",
-        }
-        Path(folder, "config.yaml").write_text(yaml.dump(paths), encoding="utf-8")
-        stack.enter_context(_environment("LIBERO_CONFIG_PATH", folder))
+    LIBERO asks its question unless it finds a configuration. The user's is used where there is
+    one. Else a private one is made, which stays for as long as the process, since LIBERO's own
+    functions read it again.
+    """
+    with contextlib.ExitStack() as stack:
+        if not _user_config().is_file() and "libero.libero" not in sys.modules:
+            folder = tempfile.mkdtemp(prefix="libero-config-")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            Path(folder, "config.yaml").write_text(_make_config(), encoding="utf-8")
+            stack.enter_context(_environment("LIBERO_CONFIG_PATH", folder))
         if gl_backend is None:
             stack.enter_context(_environment("MUJOCO_GL", "glx"))
         stack.enter_context(quiet())
@@ -66,6 +65,24 @@ def _import_quietly() -> Any:
                 f"Install it with `{tasks.INSTALL_COMMAND}` (or `make install` in a checkout)."
             ) from error
     return libero
+
+
+def _user_config() -> Path:
+    folder = os.environ.get("LIBERO_CONFIG_PATH") or Path.home() / ".libero"
+    return Path(folder) / "config.yaml"
+
+
+def _make_config() -> str:
+    root = tasks.libero_folder()
+    return json.dumps(  # which is YAML too
+        {
+            "benchmark_root": str(root),
+            "bddl_files": str(root / "bddl_files"),
+            "init_states": str(root / "init_files"),
+            "datasets": str(root.parent / "datasets"),
+            "assets": str(root / "assets"),
+        }
+    )
 
 
 @contextlib.contextmanager
