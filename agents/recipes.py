@@ -154,12 +154,12 @@ def _into_basket(grocery: str) -> PickAndPlace:
     )
 
 
-def _bowl_sideways(target: str, release_m: Vector) -> PickAndPlace:
+def _bowl_sideways(target: str, release_m: Vector, height_m: float) -> PickAndPlace:
     """Hold the bowl by the rim's +x side, so that the hand lies along a drawer that opens to +y."""
     return PickAndPlace(
         _BOWL,
         target,
-        (0.05, 0.0, 0.035),
+        (0.05, 0.0, height_m),
         release_m,
         grasp_rotation_rad=(0.0, 0.0, math.pi / 2),
     )
@@ -174,12 +174,14 @@ def _recipes() -> dict[str, Recipe]:
     }
     on_plate = PickAndPlace(_BOWL, "plate_1", _RIM_M, release_m=(0.0, 0.0, 0.03))
     rows |= {f"libero_spatial/{name}": on_plate for name in task_names()["libero_spatial"]}
-    in_drawer = "pick_up_the_black_bowl_in_the_top_drawer_of_the_wooden_cabinet"
-    on_ramekin = "pick_up_the_black_bowl_on_the_ramekin"  # it jams when pulled up by the other side
-    for held in (in_drawer, on_ramekin):
-        rows[f"libero_spatial/{held}_and_place_it_on_the_plate"] = _bowl_sideways(
-            "plate_1", (0.0, 0.0, 0.03)
-        )
+    # In the drawer the hand has no room across; from the ramekin the bowl jams when it is pulled up
+    # by its other side.
+    for place, height_m in (
+        ("in_the_top_drawer_of_the_wooden_cabinet", 0.04),
+        ("on_the_ramekin", 0.035),
+    ):
+        name = f"libero_spatial/pick_up_the_black_bowl_{place}_and_place_it_on_the_plate"
+        rows[name] = _bowl_sideways("plate_1", (0.0, 0.0, 0.03), height_m)
     rows |= {
         "libero_goal/put_the_bowl_on_the_stove": PickAndPlace(
             _BOWL, "flat_stove_1", _RIM_M, release_m=(0.16, 0.0, 0.05)

@@ -189,7 +189,7 @@ def _replay_section(results: DemoResults) -> list[str]:
     parts.append(
         make_paragraph(
             "Of each outcome, the held-out episode with the median of the mean reward. The thin "
-            "line is the reward of each step as the agent gets it, before scaling; the thick one "
+            "line is the reward of each step as the agent gets it; the thick one "
             "its mean over 10 steps. Shaded: the gripper is told to close. The pictures lie under "
             "their time.",
             "soft",
