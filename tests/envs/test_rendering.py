@@ -39,11 +39,17 @@ BACKENDS = [name for name in ("egl", "osmesa") if rendering.probe_gl(name) is No
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A fresh process, without the GL choices that other tests have left in this one's variables."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")
+    }
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         capture_output=True,
         text=True,
-        env={**os.environ, **environment},
+        env={**inherited, **environment},
         timeout=180,
     )
 
@@ -113,14 +119,7 @@ WITHOUT_GL = (
 
 
 def test_state_observations_go_on_where_nothing_can_be_drawn() -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "MUJOCO_GL"}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", WITHOUT_GL],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=120,
-    )
+    done = run(WITHOUT_GL)
     assert "state goes on" in done.stdout, done.stderr
     assert "apt-get install libegl1" in done.stdout
 
