@@ -39,7 +39,7 @@ BACKENDS = [name for name in ("egl", "osmesa") if rendering.probe_gl(name) is No
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A fresh process, without the GL choices that other tests have left in this one's variables."""
+    """A fresh process, without the GL choices that other tests have left in the variables."""
     inherited = {
         name: value
         for name, value in os.environ.items()
