@@ -11,7 +11,9 @@ from libero_reward_envs.agents.recipes import other_scripts
 
 FAILURE_KINDS = ("noise", "wrong_object", "early_release", "stop_short", "random")
 
-_DRIFT_M = (0.05, 0.1)  # how far the noisy expert misjudges where things are
+# How far the noisy expert misjudges where things are: the fingers must hit what they are to carry,
+# but a drawer, door or knob is large and moves when it is pushed anywhere.
+_CARRYING_DRIFT_M, _PUSHING_DRIFT_M = (0.05, 0.1), (0.15, 0.3)
 _JITTER = 0.3  # standard deviation of the noise on its actions
 _RANDOM_PERSISTENCE = 0.8  # share of the last action in the next one: the arm wanders, not trembles
 
@@ -48,7 +50,7 @@ def make_failing(expert: ScriptedExpert, kind: str, rng: np.random.Generator) ->
 
     Args:
         expert: The expert; it is not changed.
-        kind: "noise" misjudges positions by 5-10 cm and trembles. "wrong_object" does the task with
+        kind: "noise" misjudges positions, by 5-10 cm where something is carried, and trembles. "wrong_object" does the task with
             another object. "early_release" opens the gripper while it carries. "stop_short" stops
             for good on the way. "random" wanders without aim.
         rng: Draws what differs between the episodes.
@@ -75,7 +77,7 @@ def _makers(expert: ScriptedExpert, rng: np.random.Generator) -> dict[str, Calla
     }
     if others := other_scripts(expert.task):
         makers["wrong_object"] = lambda: ScriptRun(others[rng.integers(len(others))])
-    if any(move.name == "carry" for move in script):
+    if _carries(script):
         makers["early_release"] = lambda: ScriptRun(_let_go_early(script, rng))
     return makers
 
@@ -84,7 +86,8 @@ class _NoisyRun:
     """The expert with a wrong idea of where things are, and trembling."""
 
     def __init__(self, script: tuple[Move, ...], rng: np.random.Generator):
-        angle_rad, length_m = rng.uniform(0, 2 * np.pi), rng.uniform(*_DRIFT_M)
+        drift_range_m = _CARRYING_DRIFT_M if _carries(script) else _PUSHING_DRIFT_M
+        angle_rad, length_m = rng.uniform(0, 2 * np.pi), rng.uniform(*drift_range_m)
         drift = length_m * np.array([np.cos(angle_rad), np.sin(angle_rad), 0.0])
         self._run = ScriptRun([_displaced(move, drift) for move in script])
         self._rng = rng
@@ -128,6 +131,10 @@ class _RandomRun:
         # The weights keep the spread of the walk equal to that of the fresh draws.
         self._action = share * self._action + np.sqrt(1 - share**2) * fresh
         return np.clip(self._action, -1.0, 1.0).astype(np.float32)
+
+
+def _carries(script: tuple[Move, ...]) -> bool:
+    return any(move.name == "carry" for move in script)
 
 
 def _displaced(move: Move, drift_m: np.ndarray) -> Move:

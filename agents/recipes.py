@@ -142,7 +142,9 @@ def other_scripts(task: Task) -> tuple[tuple[Move, ...], ...]:
         return ()
     objects = read_scene(bddl_file(task)).objects
     return tuple(
-        dataclasses.replace(recipe, object=name, grasp_m=_GRASPS_M[category]).moves()
+        dataclasses.replace(
+            recipe, object=name, grasp_m=_GRASPS_M[category], grasp_rotation_rad=None
+        ).moves()
         for name, category in objects.items()
         if category in _GRASPS_M and name not in (recipe.object, recipe.target)
     )
