@@ -50,9 +50,9 @@ def make_failing(expert: ScriptedExpert, kind: str, rng: np.random.Generator) ->
 
     Args:
         expert: The expert; it is not changed.
-        kind: "noise" misjudges positions, by 5-10 cm where something is carried, and trembles. "wrong_object" does the task with
-            another object. "early_release" opens the gripper while it carries. "stop_short" stops
-            for good on the way. "random" wanders without aim.
+        kind: "noise" misjudges positions and trembles. "wrong_object" does the task with another
+            object. "early_release" opens the gripper while it carries. "stop_short" stops for good
+            on the way. "random" wanders without aim.
         rng: Draws what differs between the episodes.
 
     Raises:

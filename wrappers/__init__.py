@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from libero_reward_envs.wrappers.learned_reward import LearnedReward
+    from libero_reward_envs.wrappers.record_episodes import RecordEpisodes
     from libero_reward_envs.wrappers.reward_mix import RewardMix
     from libero_reward_envs.wrappers.vec_learned_reward import VecLearnedReward
 
-__all__ = ["LearnedReward", "RewardMix", "VecLearnedReward"]
+__all__ = ["LearnedReward", "RecordEpisodes", "RewardMix", "VecLearnedReward"]
 
 # Loaded at first use, because the vector wrappers import Stable-Baselines3 and with it torch.
 _MODULES = {
+    "RecordEpisodes": "libero_reward_envs.wrappers.record_episodes",
     "LearnedReward": "libero_reward_envs.wrappers.learned_reward",
     "RewardMix": "libero_reward_envs.wrappers.reward_mix",
     "VecLearnedReward": "libero_reward_envs.wrappers.vec_learned_reward",

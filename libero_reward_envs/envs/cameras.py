@@ -5,6 +5,8 @@
 
 import atexit
 import functools
+import importlib
+import os
 import weakref
 from typing import Any
 
@@ -80,7 +82,7 @@ class CameraRenderer:
         if "gl" not in handles:
             rendering.keep_triton_ahead_of_software_gl()
             try:
-                handles["gl"] = mujoco.GLContext(width, height)  # pyright: ignore  (by platform)
+                handles["gl"] = _gl_context_class()(width, height)
             except Exception as error:
                 raise RuntimeError(f"{rendering.no_gl_message()} ({error})") from error
             # MuJoCo shuts the GL library down at exit; what is registered later runs earlier.
@@ -96,6 +98,17 @@ class CameraRenderer:
                 self._model, mujoco.mjtFontScale.mjFONTSCALE_150.value
             )
             mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, handles["context"])
+
+
+def _gl_context_class() -> Any:
+    """MuJoCo's context class for the backend that was chosen.
+
+    `mujoco.GLContext` is the one of when MuJoCo was imported, which may have been before that.
+    """
+    backend = os.environ.get("MUJOCO_GL", "").lower()
+    if backend in ("egl", "osmesa"):
+        return importlib.import_module(f"mujoco.{backend}").GLContext
+    return mujoco.GLContext
 
 
 def _free_handles(handles: dict[str, Any]) -> None:

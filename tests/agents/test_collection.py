@@ -82,7 +82,7 @@ def test_another_seed_gives_other_episodes(whole, tmp_path):
     assert not np.array_equal(other[0].observations["state"][0], whole[0].observations["state"][0])
 
 
-def test_other_settings_or_another_task_do_not_continue_a_file(tmp_path, official_assets):
+def test_other_settings_or_another_task_do_not_continue_a_file(tmp_path):
     path = tmp_path / "episodes.h5"
     collect(path, 1)
     with pytest.raises(ValueError, match=r"`seed` to be 0 as in .*episodes\.h5.*got 1\. Choose"):
@@ -91,10 +91,17 @@ def test_other_settings_or_another_task_do_not_continue_a_file(tmp_path, officia
         collect(path, 2, success_fraction=0.25)
     with pytest.raises(ValueError, match=r"`image_size` to be None .*got 64"):
         collect(path, 2, image_size=64)
-    with pytest.raises(ValueError, match=r"`assets` to be 'builtin' .*got 'folder'"):
-        collect(path, 2, assets=official_assets.path)
     with pytest.raises(ValueError, match=r"`task` to be '.*milk.*got '.*butter"):
         collect_episodes(MILK.replace("milk", "butter"), 2, path, assets="builtin")
+    assert len(load_episodes(path)) == 1
+
+
+@pytest.mark.official_assets
+def test_other_object_models_do_not_continue_a_file(tmp_path, official_assets):
+    path = tmp_path / "episodes.h5"
+    collect(path, 1)
+    with pytest.raises(ValueError, match=r"`assets` to be 'builtin' .*got 'folder'"):
+        collect(path, 2, assets=official_assets.path)
     assert len(load_episodes(path)) == 1
 
 

@@ -72,6 +72,11 @@ def test_software_gl_and_torch_share_a_process(order: str, backend: str) -> None
     assert "reached the end" in done.stdout, f"exit status {done.returncode}: {done.stderr[-800:]}"
 
 
+def test_pictures_can_be_drawn_though_mujoco_was_imported_before_the_backend_was_chosen() -> None:
+    done = run("\n".join(["import mujoco", OURS, DRAW, "print('reached the end')"]))
+    assert "reached the end" in done.stdout, done.stderr[-800:]
+
+
 def test_the_fault_that_is_guarded_against_is_real() -> None:
     """If this fails, MuJoCo, Mesa and torch have made up, and the guard can go."""
     pytest.importorskip("triton")
