@@ -57,6 +57,10 @@ def make_rrd_env(
     )
 
 
+# Gymnasium reads it of the entry point: it is how `render_mode="human"` finds its wrapper.
+make_rrd_env.metadata = LiberoEnv.metadata  # pyright: ignore[reportFunctionMemberAccess]
+
+
 def find_pretrained(method: str, task: Task) -> Path:
     """Folder of the model of `method` that ships with the package for `task`.
 

@@ -103,3 +103,10 @@ def test_the_shipped_model_tells_success_from_failure_at_equal_length() -> None:
     model = load_reward_model(find_pretrained("rrd", libero_reward_envs.find_task()))
     quality = model.training["holdout"]  # pyright: ignore[reportAttributeAccessIssue]
     assert quality["n_episodes"] >= 20
+
+
+def test_a_window_is_opened_by_gymnasiums_wrapper() -> None:
+    env = gym.make("LiberoRRD-v0", render_mode="rgb_array", **KEYWORDS)
+    assert env.render_mode == "rgb_array"
+    creator = gym.envs.registration.load_env_creator(str(gym.spec("LiberoRRD-v0").entry_point))
+    assert creator.metadata["render_modes"] == ["rgb_array"]  # pyright: ignore

@@ -1,5 +1,8 @@
 """Several environments at once, under Gymnasium and under Stable-Baselines3."""
 
+import subprocess
+import sys
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -72,3 +75,19 @@ def test_images_come_out_of_workers_unchanged(subprocesses: bool) -> None:
 def test_an_empty_vector_is_refused() -> None:
     with pytest.raises(ValueError, match="n_envs"):
         make_vec_env("Libero-v0", 0)
+
+
+def test_a_forked_worker_says_so_instead_of_hanging_after_its_parent_drew() -> None:
+    """In a process of its own: a worker that hangs would hang the tests."""
+    code = (
+        "import gymnasium as gym, libero_reward_envs\n"
+        "keywords = dict(assets='builtin', obs_type='pixels', image_size=16, settle_steps=0)\n"
+        "gym.make('Libero-v0', **keywords).reset(seed=0)\n"
+        "envs = gym.make_vec('Libero-v0', 1, 'async', {'context': 'fork'}, **keywords)\n"
+        "envs.reset(seed=0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode != 0
+    assert "GL does not survive a fork" in done.stderr

@@ -16,6 +16,7 @@ import numpy as np
 from libero_reward_envs.envs import rendering
 
 ORIENTATIONS = ("upright", "raw", "vla180")
+_gl_process: int | None = None  # the process in which GL was first used
 _MAX_GEOMS = 1000  # robosuite's limit; beyond it, geoms are left out of the picture
 
 
@@ -78,8 +79,16 @@ class CameraRenderer:
         self._free()
 
     def _make_current(self, height: int, width: int) -> None:
+        global _gl_process
         handles = self._handles
+        if _gl_process not in (None, os.getpid()):
+            raise RuntimeError(
+                "Pictures were drawn before this process was forked, and GL does not survive a "
+                "fork: drawing here would hang. Start the workers first, or with another method, "
+                "as in `gym.make_vec(..., vector_kwargs={'context': 'forkserver'})`."
+            )
         if "gl" not in handles:
+            _gl_process = os.getpid()
             rendering.keep_triton_ahead_of_software_gl()
             try:
                 handles["gl"] = _gl_context_class()(width, height)

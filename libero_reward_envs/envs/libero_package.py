@@ -1,10 +1,10 @@
 """Imports LIBERO without its side effects: its question, its files in the home folder, messages."""
 
-import atexit
 import contextlib
 import importlib
 import json
 import logging
+import multiprocessing.util
 import os
 import shutil
 import sys
@@ -50,7 +50,8 @@ def _import_quietly() -> Any:
     with contextlib.ExitStack() as stack:
         if not _user_config().is_file() and "libero.libero" not in sys.modules:
             folder = tempfile.mkdtemp(prefix="libero-config-")
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            # Unlike atexit, this is run at the end of multiprocessing's workers too.
+            multiprocessing.util.Finalize(None, shutil.rmtree, (folder, True), exitpriority=0)
             Path(folder, "config.yaml").write_text(_make_config(), encoding="utf-8")
             stack.enter_context(_environment("LIBERO_CONFIG_PATH", folder))
         if gl_backend is None:

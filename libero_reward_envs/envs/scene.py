@@ -109,7 +109,8 @@ def read_scene(bddl_file: Path) -> Scene:
     Raises:
         ValueError: If the file is not a BDDL problem.
     """
-    text = bddl_file.read_text(encoding="utf-8")
+    # As LIBERO's own parser: names in lower case, comments from a semicolon to the end of the line.
+    text = re.sub(r";.*", "", bddl_file.read_text(encoding="utf-8").lower())
     problem = next(_expressions(iter(re.findall(r"[()]|[^\s()]+", text))), [])
     groups = {group[0]: group[1:] for group in problem[1:] if isinstance(group, list) and group}
     if not problem or problem[0] != "define" or ":objects" not in groups:

@@ -142,7 +142,7 @@ def _task_of_bddl(path: Path) -> Task:
         shipped = bddl_file(find_task(suite, path.stem))
         if path.resolve() == shipped.resolve():
             return find_task(suite, path.stem)
-    return Task("custom", path.stem, 0, str(path))
+    return Task("custom", path.stem, 0, str(path.resolve()))
 
 
 def libero_folder() -> Path:

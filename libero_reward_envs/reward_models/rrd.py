@@ -110,7 +110,7 @@ def fit_rrd(
     sampler = SubsequenceSampler(
         data.lengths.cpu().numpy(), steps_per_episode, episode_sampling, seed
     )
-    _warn_if_returns_do_not_vary(data.returns)
+    returns_vary = _check_returns_vary(data.returns)
     mean_return = float(data.returns.mean())
     scale_used = _scale_returns(return_scale, data, holdout_data)
     model = _make_model(data, hidden_sizes, normalize, seed, device)
@@ -132,7 +132,7 @@ def fit_rrd(
         on_progress=on_progress,
     )
     rewards = predict_rewards(model.network, data)
-    if return_scale == "auto":
+    if return_scale == "auto" and returns_vary:  # else the spread is noise, not to be made larger
         factor = 1.0 / max(float(rewards.max() - rewards.min()), 1e-6)
         model.network.scale_output(factor)
         rewards, data.returns, scale_used = (
@@ -250,12 +250,15 @@ def _describe(data: FlatEpisodes, rewards: torch.Tensor) -> dict[str, Any]:
     }
 
 
-def _warn_if_returns_do_not_vary(returns: torch.Tensor) -> None:
+def _check_returns_vary(returns: torch.Tensor) -> bool:
+    """Whether anything can be learned from the returns; warns if not."""
     spread = float(returns.max() - returns.min())
-    if spread <= 1e-6 * max(1.0, float(returns.abs().max())):
+    varies = spread > 1e-6 * max(1.0, float(returns.abs().max()))
+    if not varies:
         warnings.warn(
             f"All {len(returns)} episodes have a return of {float(returns[0]):g}, which the same "
             "reward at every step explains: nothing about the task can be learned from them. Add "
             "episodes with other returns, such as failures.",
             stacklevel=3,
         )
+    return varies

@@ -48,3 +48,11 @@ def test_what_is_not_a_problem_is_refused(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(ValueError, match="BDDL problem"):
         read_scene(path)
+
+
+def test_comments_and_capitals_are_read_as_libero_reads_them(tmp_path: Path) -> None:
+    original = tasks.bddl_file(tasks.find_task("libero_object", 0))
+    path = tmp_path / "styled.bddl"
+    text = original.read_text().replace("(:objects", "(:objects ; things (on the floor")
+    path.write_text(text.replace("milk_1", "Milk_1"))
+    assert read_scene(path) == read_scene(original)

@@ -97,3 +97,13 @@ def test_a_missing_simulator_is_one_error_with_the_command(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install --no-deps robosuite==1\.4\.0"):
         tasks.libero_folder()
+
+
+def test_a_custom_task_outlives_a_change_of_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.bddl").write_text("(define (problem X) (:language do it) (:objects))")
+    monkeypatch.chdir(tmp_path)
+    task = tasks.find_task(task="mine.bddl")
+    monkeypatch.chdir("/")
+    assert task.instruction == "do it"
