@@ -119,9 +119,13 @@ def make_vec_env(
     if seed is not None:
         set_random_seed(seed)  # SB3's algorithms draw from the global generators
         venv.seed(seed)
-    if reward_model is not None:
-        venv = VecLearnedReward(venv, reward_model, **(reward_kwargs or {}))
-    return venv
+    if reward_model is None:
+        return venv
+    try:
+        return VecLearnedReward(venv, reward_model, **(reward_kwargs or {}))
+    except BaseException:
+        venv.close()  # else its processes would go on
+        raise
 
 
 class _EnvMaker:

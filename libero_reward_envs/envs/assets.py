@@ -6,6 +6,8 @@ import os
 import shutil
 import socket
 import tempfile
+import urllib.parse
+import urllib.request
 import warnings
 from pathlib import Path
 
@@ -58,7 +60,13 @@ def resolve_assets(assets: str | os.PathLike[str] = "auto") -> AssetSet:
     if assets not in ("auto", "official"):
         return _folder(Path(assets), f"`assets={str(assets)!r}`")
     if named := os.environ.get(ASSETS_VARIABLE):
-        return _folder(Path(named), f"${ASSETS_VARIABLE}")
+        found = _folder(Path(named), f"${ASSETS_VARIABLE}")
+        if assets == "official" and found.name == "builtin":
+            raise ValueError(
+                f"Expected LIBERO's own object models for `assets='official'`, but "
+                f"${ASSETS_VARIABLE} ({found.path}) holds the built-in ones. Unset it."
+            )
+        return found
     for candidate in (tasks.libero_folder() / "assets", _download_folder()):
         if not _missing(candidate):
             return AssetSet("official", candidate)
@@ -105,7 +113,7 @@ def builtin_folder() -> Path:
     except OSError:  # no home to write to: a temporary folder serves this machine's session
         parent = Path(tempfile.gettempdir())
         folder = parent / f"libero_reward_envs-{os.getuid()}-builtin_assets-{version}"
-        if (folder / _BUILTIN_MARKER).is_file() and folder.stat().st_uid == os.getuid():
+        if _is_whole_and_ours(folder):
             return folder
     draft = Path(tempfile.mkdtemp(prefix="builtin_assets-", dir=parent))
     try:
@@ -113,12 +121,18 @@ def builtin_folder() -> Path:
         (draft / "assets" / _BUILTIN_MARKER).write_text(version, encoding="utf-8")
         try:
             (draft / "assets").rename(folder)
-        except OSError:
-            if not (folder / _BUILTIN_MARKER).is_file():  # else another process was first
-                raise
+        except OSError as error:
+            if not _is_whole_and_ours(folder):  # else another process was first
+                raise ValueError(
+                    f"Cannot put the built-in models into {folder} ({error}). Remove that folder."
+                ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder
+
+
+def _is_whole_and_ours(folder: Path) -> bool:
+    return (folder / _BUILTIN_MARKER).is_file() and folder.stat().st_uid == os.getuid()
 
 
 def _folder(path: Path, source: str) -> AssetSet:
@@ -149,12 +163,16 @@ def _download() -> str | None:
         return "HF_HUB_OFFLINE is set"
     from huggingface_hub import constants, snapshot_download
 
-    host = constants.ENDPOINT.split("//", 1)[-1].split("/", 1)[0].split(":", 1)[0]
-    try:  # an unreachable hub is found out here in moments, not after the client's many retries
-        socket.create_connection((host, 443), timeout=3).close()
-    except OSError as error:
-        return f"no connection to {host}: {error}"
-    draft = _download_folder().with_name("assets.partial")
+    hub = urllib.parse.urlsplit(constants.ENDPOINT)
+    if not urllib.request.getproxies():
+        # An unreachable hub is found out here in moments, not after the client's many retries.
+        try:
+            address = (hub.hostname or "", hub.port or 443)
+            socket.create_connection(address, timeout=3).close()
+        except OSError as error:
+            return f"no connection to {hub.hostname}: {error}"
+    # Of its own name for each process: those that start together must not meet in one draft.
+    draft = _download_folder().with_name(f"assets.partial-{os.getpid()}")
     logger.info("Downloading LIBERO's object models to %s.", _download_folder())
     try:
         snapshot_download(_HUB_REPOSITORY, repo_type="dataset", local_dir=draft)
@@ -162,5 +180,9 @@ def _download() -> str | None:
             return f"the download lacks {', '.join(missing)}"
         draft.rename(_download_folder())
     except Exception as error:  # the hub client has no common base class for what can go wrong
+        if not _missing(_download_folder()):
+            return None  # another process was first, and its models are there
         return f"{type(error).__name__}: {error}"
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     return None

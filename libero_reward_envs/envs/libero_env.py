@@ -97,12 +97,8 @@ class LiberoEnv(gym.Env[Any, np.ndarray]):
         _check_choice("orientation", orientation, ORIENTATIONS)
         _check_choice("init_states", init_states, INIT_STATES)
         _check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
-        for name, value, least in (
-            ("image_size", image_size, 1),
-            ("settle_steps", settle_steps, 0),
-        ):
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}.")
+        _check_count("image_size", image_size, 1)
+        _check_count("settle_steps", settle_steps, 0)
         if isinstance(cameras, str) or (obs_type != "state" and not cameras):
             raise ValueError(f"`cameras` must be a list of camera names, got {cameras!r}.")
         self.task = tasks.find_task(suite, task)
@@ -124,6 +120,7 @@ class LiberoEnv(gym.Env[Any, np.ndarray]):
         ).state_layout()
         self.action_space = gym.spaces.Box(-1.0, 1.0, (ACTION_DIM,), np.float32)
         self.observation_space = self._make_observation_space()
+        self._instruction = self.task.instruction
         self._assets = assets
         self._asset_set: asset_sets.AssetSet | None = None
         self._simulator: Any = None
@@ -250,7 +247,7 @@ class LiberoEnv(gym.Env[Any, np.ndarray]):
             "progress": sum(predicates) / len(predicates),
             "reward/env": float(success),
             "task": self.task.id,
-            "instruction": self.task.instruction,
+            "instruction": self._instruction,
             "init_state_id": self._init_state_id,
             "assets": self._asset_set.name if self._asset_set else None,
         }

@@ -99,6 +99,17 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
+class _NoFileHandler(logging.FileHandler):
+    """A file handler that opens and writes nothing."""
+
+    def __init__(self, *_: Any, **__: Any):
+        logging.Handler.__init__(self)
+        self.stream = None  # pyright: ignore[reportAttributeAccessIssue]  what `close` looks at
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Do nothing."""
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep robosuite's advice off the screen, and its log file out of the temporary folder.
@@ -106,10 +117,11 @@ def quiet() -> Iterator[None]:
     The log file has one fixed name for all users of a machine, so the second one could not import.
     """
     file_handler = logging.FileHandler
-    logging.FileHandler = lambda *_, **__: logging.NullHandler()  # pyright: ignore
-    logging.disable(logging.WARNING)
+    disabled = logging.root.manager.disable
+    logging.FileHandler = _NoFileHandler
+    logging.disable(max(disabled, logging.WARNING))
     try:
         yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(disabled)
         logging.FileHandler = file_handler

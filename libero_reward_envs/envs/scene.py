@@ -110,8 +110,11 @@ def read_scene(bddl_file: Path) -> Scene:
         ValueError: If the file is not a BDDL problem.
     """
     # As LIBERO's own parser: names in lower case, comments from a semicolon to the end of the line.
-    text = re.sub(r";.*", "", bddl_file.read_text(encoding="utf-8").lower())
-    problem = next(_expressions(iter(re.findall(r"[()]|[^\s()]+", text))), [])
+    try:
+        text = re.sub(r";.*", "", bddl_file.read_text(encoding="utf-8").lower())
+        problem = next(_expressions(iter(re.findall(r"[()]|[^\s()]+", text))), [])
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"Expected a BDDL problem in {bddl_file}: {error}.") from error
     groups = {group[0]: group[1:] for group in problem[1:] if isinstance(group, list) and group}
     if not problem or problem[0] != "define" or ":objects" not in groups:
         raise ValueError(f"Expected a BDDL problem with `:objects` in {bddl_file}, found none.")

@@ -262,11 +262,15 @@ class ContactChecker:
         return bool(np.any((first[:, 0] & second[:, 1]) | (first[:, 1] & second[:, 0])))
 
     def _mask(self, geoms: Any) -> np.ndarray:
-        key = geoms if isinstance(geoms, str) else id(geoms)
-        if key not in self._masks:
-            names = geoms if isinstance(geoms, (str, list)) else geoms.contact_geoms
+        if isinstance(geoms, str):
+            geoms = [geoms]
+        key = tuple(geoms) if isinstance(geoms, (list, tuple, set)) else geoms
+        if (
+            key not in self._masks
+        ):  # which holds on to the model, so that its identity stays its own
+            names = key if isinstance(key, tuple) else key.contact_geoms
             mask = np.zeros(self._model.ngeom, bool)
-            for name in [names] if isinstance(names, str) else names:
+            for name in names:
                 mask[self._model.geom(name).id] = True
             self._masks[key] = mask
         return self._masks[key]

@@ -147,10 +147,11 @@ class RunFolder:
         return self.read_json(_TIMES_FILE) if self.has(_TIMES_FILE) else {}
 
     def _delete(self, names: list[str]) -> None:
+        for name in names:  # all of them, before anything is deleted
+            if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
+                raise ValueError(f"{CONFIG_FILE} names {name!r}, which is not in the folder.")
         for name in names:
             for path in (self / name, self / (name + _PARTIAL_SUFFIX)):
-                if Path(name).name != name:
-                    raise ValueError(f"{CONFIG_FILE} names {name!r}, which is not in the folder.")
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 else:

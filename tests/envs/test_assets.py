@@ -102,3 +102,30 @@ def test_a_set_that_was_not_finished_is_written_again(
             assets.builtin_folder()
     assert not list(tmp_path.iterdir())
     assert (assets.builtin_folder() / "articulated_objects").is_dir()
+
+
+def test_official_is_never_the_built_in_set(
+    builtin_assets: AssetSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(assets.ASSETS_VARIABLE, str(builtin_assets.path))
+    assert resolve_assets("auto").name == "builtin"
+    with pytest.raises(ValueError, match="holds the built-in ones"):
+        resolve_assets("official")
+
+
+def test_a_download_that_another_process_finished_first_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(assets.urllib.request, "getproxies", lambda: {"https": "proxy"})
+
+    def download(*_: object, local_dir: Path, **__: object) -> None:
+        make_asset_folder(Path(local_dir))
+        make_asset_folder(assets._download_folder())
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert resolve_assets("auto").name == "official"
+    assert [path.name for path in assets._download_folder().parent.iterdir()] == ["assets"]

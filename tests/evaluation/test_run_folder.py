@@ -92,3 +92,17 @@ def test_times_add_up_over_attempts(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), run.timed("fit"):
         raise RuntimeError
     assert 5.0 <= run.times()["fit"] < 6.0
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "../precious", "a/b"])
+def test_overwriting_never_leaves_the_folder(tmp_path, name):
+    (tmp_path / "precious").write_text("x")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "kept").write_text("x")
+    config = {"arguments": {"a": 1}, "results": ["kept", name]}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="not in the folder"):
+        RunFolder(folder).begin({"a": 2}, overwrite=True)
+    assert (tmp_path / "precious").exists()
+    assert (folder / "kept").exists()
