@@ -5,7 +5,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.vec_env import VecEnvWrapper
 
@@ -108,5 +108,5 @@ def test_the_shipped_model_tells_success_from_failure_at_equal_length() -> None:
 def test_a_window_is_opened_by_gymnasiums_wrapper() -> None:
     env = gym.make("LiberoRRD-v0", render_mode="rgb_array", **KEYWORDS)
     assert env.render_mode == "rgb_array"
-    creator = gym.envs.registration.load_env_creator(str(gym.spec("LiberoRRD-v0").entry_point))
+    creator = load_env_creator(str(gym.spec("LiberoRRD-v0").entry_point))
     assert creator.metadata["render_modes"] == ["rgb_array"]  # pyright: ignore
