@@ -265,9 +265,8 @@ class ContactChecker:
         if isinstance(geoms, str):
             geoms = [geoms]
         key = tuple(geoms) if isinstance(geoms, (list, tuple, set)) else geoms
-        if (
-            key not in self._masks
-        ):  # which holds on to the model, so that its identity stays its own
+        # A model as a key is kept alive, so that no other object can take its identity.
+        if key not in self._masks:
             names = key if isinstance(key, tuple) else key.contact_geoms
             mask = np.zeros(self._model.ngeom, bool)
             for name in names:
