@@ -35,6 +35,7 @@ class EpisodeResult:
         env_return: Sum of the env's own rewards.
         model_return: Sum of the learned rewards; None if the env has none.
         error: What went wrong, if the episode could not be finished.
+        assets: Which object models ran, as the env says; only "official" gives benchmark numbers.
     """
 
     init_state_id: int | None
@@ -44,6 +45,7 @@ class EpisodeResult:
     env_return: float
     model_return: float | None
     error: str | None = None
+    assets: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,11 +169,11 @@ def _run_episode(
     steps, env_return, success = 0, 0.0, False
     model_return: float | None = None
     error: str | None = None
-    used_id = init_state_id
+    used_id, assets = init_state_id, None
     try:
         options = None if init_state_id is None else {"init_state_id": init_state_id}
         observation, info = env.reset(seed=seed, options=options)
-        used_id = info.get("init_state_id", init_state_id)
+        used_id, assets = info.get("init_state_id", init_state_id), info.get("assets")
         if callable(reset := getattr(agent, "reset", None)):
             reset()
         state, is_over = None, False
@@ -188,7 +190,7 @@ def _run_episode(
     except Exception as problem:  # whatever it was, the other episodes still count
         error = f"{type(problem).__name__}: {problem}"
     outcome = success if error is None else None
-    return EpisodeResult(used_id, seed, steps, outcome, env_return, model_return, error)
+    return EpisodeResult(used_id, seed, steps, outcome, env_return, model_return, error, assets)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -4,6 +4,7 @@ A saved reward model is a folder of three files: `config.json`, which alone is e
 model, `model.safetensors` with its weights, and `README.md`, its card. Nothing is ever unpickled.
 """
 
+import abc
 import importlib
 import re
 import tempfile
@@ -91,7 +92,7 @@ def check_rewards(rewards: Any, n: int, model: object) -> np.ndarray:
     return rewards
 
 
-class PretrainedRewardModel:
+class PretrainedRewardModel(abc.ABC):
     """Saves and loads a reward model; the methods are named as those of the Hub's `ModelHubMixin`.
 
     That mixin itself is not used: it deletes the old configuration before it writes the weights, so
@@ -109,17 +110,17 @@ class PretrainedRewardModel:
     training: dict[str, Any]
 
     @property
+    @abc.abstractmethod
     def arguments(self) -> dict[str, Any]:
         """The constructor's keyword arguments, as JSON would hold them."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def get_weights(self) -> dict[str, np.ndarray]:
         """Return the weights by name, on the CPU."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Take over weights whose names, shapes and types were checked before."""
-        raise NotImplementedError
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Write `config.json`, `model.safetensors` and `README.md`, whole or not at all.

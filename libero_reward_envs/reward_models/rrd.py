@@ -244,6 +244,7 @@ def _describe(data: FlatEpisodes, rewards: torch.Tensor) -> dict[str, Any]:
         "n_transitions": len(data),
         "success_rate": float(np.mean([summary.success for summary in data.summaries])),
         "tasks": sorted({summary.task for summary in data.summaries}),
+        "assets": sorted({str(s.metadata.get("assets")) for s in data.summaries}),
         "reward_range": [float(rewards.min()), float(rewards.max())],
         # Near zero for a reward spread evenly over its episode, which tells an agent nothing.
         "relative_deviation": float(variances.sqrt().mean() / (return_per_step + 1e-8)),

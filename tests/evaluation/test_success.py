@@ -7,7 +7,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from libero_reward_envs.agents.experts import make_expert
 from libero_reward_envs.envs.libero_env import LiberoEnv
+from libero_reward_envs.envs.tasks import find_task
 from libero_reward_envs.evaluation.success import (
     EpisodeResult,
     evaluate_agent,
@@ -160,3 +162,11 @@ def test_an_evaluation_in_the_simulator_repeats_itself(make_env: Callable[..., L
     assert first == second
     assert [result.steps for result in first] == [5, 5]
     assert first[0].init_state_id is not None
+
+
+def test_each_row_says_which_object_models_ran():
+    env = gym.make("libero_reward_envs:Libero-v0", assets="builtin", max_episode_steps=3)
+    rows = evaluate_agent(make_expert(find_task()), env, 1, seed=0, init_state_ids=[4])
+    env.close()
+    assert rows[0].error is None
+    assert (rows[0].assets, rows[0].init_state_id, rows[0].steps) == ("builtin", 4, 3)
