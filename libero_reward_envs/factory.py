@@ -7,6 +7,7 @@ import gymnasium as gym
 
 from libero_reward_envs.envs.libero_env import LiberoEnv
 from libero_reward_envs.envs.tasks import Task
+from libero_reward_envs.reward_models.base import BOX_OBSERVATION_KEY
 from libero_reward_envs.wrappers.learned_reward import LearnedReward
 from libero_reward_envs.wrappers.reward_mix import RewardMode
 
@@ -27,6 +28,8 @@ def make_rrd_env(
     env_weight: float = 1.0,
     model_weight: float = 1.0,
     step_cost: float = 0.0,
+    online: bool = False,
+    online_kwargs: dict[str, Any] | None = None,
     **env_kwargs: Any,
 ) -> gym.Env[Any, Any]:
     """`LiberoRRD-v0`: a LIBERO task whose reward an RRD model computes.
@@ -40,21 +43,52 @@ def make_rrd_env(
         env_weight: See `LearnedReward`.
         model_weight: See `LearnedReward`.
         step_cost: See `LearnedReward`.
+        online: Whether the model goes on learning from the episodes that pass. Where no model is
+            given and none ships, a new one learns from nothing.
+        online_kwargs: See `LearnedReward`.
         env_kwargs: The other keyword arguments of `LiberoEnv`.
 
     Raises:
-        ValueError: If no model ships for the task and none is given; the message says how to train
-            one. For what else is wrong, see `LiberoEnv` and `LearnedReward`.
+        ValueError: If no model ships for the task and none is given nor learned online; the message
+            says how to train one. For what else is wrong, see `LiberoEnv` and `LearnedReward`.
     """
     env = LiberoEnv(suite, task, **env_kwargs)
+    model: Any = reward_model
+    if model is None:
+        try:
+            model = find_pretrained("rrd", env.task)
+        except ValueError:
+            if not online:
+                raise
+            model = _make_new_rrd_model(env)
+            online_kwargs = _with_return_scale(online_kwargs, env.task.max_episode_steps)
     return _RegisteredReward(
         env,
-        reward_model or find_pretrained("rrd", env.task),
+        model,
         mode=mode,
         env_weight=env_weight,
         model_weight=model_weight,
         step_cost=step_cost,
+        online=online,
+        online_kwargs=online_kwargs,
     )
+
+
+def _make_new_rrd_model(env: LiberoEnv) -> "RewardModel":
+    from libero_reward_envs.reward_models.rrd_model import RRDRewardModel
+
+    space = env.observation_space
+    spaces = space.spaces if isinstance(space, gym.spaces.Dict) else {BOX_OBSERVATION_KEY: space}
+    shapes = {key: part.shape for key, part in spaces.items()}
+    assert env.action_space.shape is not None
+    return RRDRewardModel(shapes, env.action_space.shape[0])  # pyright: ignore[reportArgumentType]  # no shape is None
+
+
+def _with_return_scale(online_kwargs: dict[str, Any] | None, scale: float) -> dict[str, Any]:
+    """Multiply returns by the step limit, if nothing else is said: success is then 1 a step."""
+    given = online_kwargs or {}
+    trainer_kwargs = {"return_scale": scale, "normalize_from_data": True}
+    return {**given, "trainer_kwargs": {**trainer_kwargs, **given.get("trainer_kwargs", {})}}
 
 
 # Gymnasium reads it of the entry point: it is how `render_mode="human"` finds its wrapper.

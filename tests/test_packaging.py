@@ -14,7 +14,14 @@ PACKAGE = REPOSITORY / "libero_reward_envs"
 
 # Who may import whom: a part imports only from itself and from parts listed before it.
 LAYERS = [
-    {"data", "reward_models.base", "reward_models.saving"},
+    {
+        "atomic_files",
+        "checkpoints",
+        "data",
+        "random_states",
+        "reward_models.base",
+        "reward_models.saving",
+    },
     {"envs", "reward_models"},
     {"wrappers", "registration"},
     {"factory"},

@@ -1,5 +1,6 @@
 """A learned reward as a Gymnasium wrapper."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from libero_reward_envs.reward_models.base import RewardModel, Transitions
+from libero_reward_envs.wrappers.online_training import LazyOnlineTraining, OnlineTraining
 from libero_reward_envs.wrappers.reward_mix import (
     ENV_REWARD_KEY,
     MODEL_REWARD_KEY,
@@ -25,6 +27,9 @@ class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
     Every step's info gains "reward/env", "reward/model" and "reward/total"; nothing else in it
     changes. A `Monitor` inside this wrapper goes on logging the env's own return.
 
+    With `online=True` the model goes on learning from the episodes that pass: every step is
+    followed by a reward step, and infos gain "reward/model_version". See `VecLearnedReward`.
+
     Args:
         env: An env with actions in [-1, 1]. A Box observation stands under "state".
         reward_model: The model, or the folder or Hub id of a saved one, loaded at the first reset
@@ -33,6 +38,8 @@ class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
         env_weight: Weight of the env's own reward, for "mix".
         model_weight: Weight of the model's reward.
         step_cost: What is subtracted at every step, see `RewardMix`.
+        online: Whether the model is trained on the steps that pass.
+        online_kwargs: Further arguments of `make_online_training`, such as `trainer_kwargs`.
 
     Attributes:
         reward_mix: The rule, with `n_rewards`, `n_changed` and `check_used()`.
@@ -62,6 +69,8 @@ class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
         env_weight: float = 1.0,
         model_weight: float = 1.0,
         step_cost: float = 0.0,
+        online: bool = False,
+        online_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         gym.utils.RecordConstructorArgs.__init__(
             self,
@@ -71,6 +80,8 @@ class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
             env_weight=env_weight,
             model_weight=model_weight,
             step_cost=step_cost,
+            online=online,
+            online_kwargs=online_kwargs,
         )
         gym.Wrapper.__init__(self, env)
         inner = env
@@ -81,6 +92,7 @@ class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
         check_action_space(env.action_space)
         self.reward_mix = RewardMix(mode, env_weight, model_weight, step_cost)
         self._lazy_model = LazyRewardModel(reward_model, env.observation_space)
+        self._online = LazyOnlineTraining(self._lazy_model, 1, online, online_kwargs)
         self._observation: Any = None
 
     @property
@@ -88,12 +100,19 @@ class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
         """The model; loaded by the first access if it was given as a path."""
         return self._lazy_model.get()
 
+    @property
+    def online_training(self) -> OnlineTraining | None:
+        """What trains the model; None without `online=True`."""
+        return self._online.get()
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Reset the env."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._observation = self._select(observation)
+        if training := self.online_training:
+            training.forget_open_episodes()
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -108,21 +127,23 @@ class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
         action_before = np.array(action, np.float32)[None]  # the env may clip its argument in place
         observation, env_reward, terminated, truncated, info = self.env.step(action)
         next_observation = self._select(observation)
-        model_rewards = self.reward_model.compute_reward(
-            Transitions(
-                observations=self._observation,
-                actions=action_before,
-                next_observations=next_observation,
-                terminated=np.array([terminated], bool),
-            )
+        transitions = Transitions(
+            observations=self._observation,
+            actions=action_before,
+            next_observations=next_observation,
+            terminated=np.array([terminated], bool),
         )
+        model_rewards = self.reward_model.compute_reward(transitions)
         total = self.reward_mix.combine([env_reward], model_rewards, self.reward_model)
         self._observation = next_observation
+        ended = np.array([terminated or truncated])
+        version = self._online.record(transitions, np.array([env_reward]), ended)
         info = {
             **info,
             ENV_REWARD_KEY: float(env_reward),
             MODEL_REWARD_KEY: float(model_rewards[0]),
             TOTAL_REWARD_KEY: float(total[0]),
+            **version,
         }
         return observation, float(total[0]), terminated, truncated, info
 

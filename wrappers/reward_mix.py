@@ -1,6 +1,6 @@
 """How the env's own reward and the model's become the reward an agent sees."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +9,8 @@ import numpy as np
 
 from libero_reward_envs.reward_models.base import (
     BOX_OBSERVATION_KEY,
+    EPISODE_LENGTH_KEY,
+    EPISODE_RETURN_KEY,
     RewardModel,
     check_rewards,
     load_reward_model,
@@ -107,6 +109,7 @@ class LazyRewardModel:
     Args:
         reward_model: The model, its folder, or its Hub id.
         observation_space: Where the model's observations must be found.
+        extra_keys: Observations that are there besides those of the space.
 
     Raises:
         FileNotFoundError: If it is the path of a folder that is not there or holds no model.
@@ -115,22 +118,25 @@ class LazyRewardModel:
     """
 
     def __init__(
-        self, reward_model: RewardModel | str | Path, observation_space: gym.Space
+        self,
+        reward_model: RewardModel | str | Path,
+        observation_space: gym.Space,
+        extra_keys: Collection[str] = (),
     ) -> None:
         self._given = reward_model
-        self._space = observation_space
+        self._where = observation_space, extra_keys
         self._model: RewardModel | None = None
         if isinstance(reward_model, str | Path):
             if Path(reward_model).is_dir():
                 check_observation_keys(
-                    read_config(Path(reward_model))["observation_keys"], self._space
+                    read_config(Path(reward_model))["observation_keys"], *self._where
                 )
             elif isinstance(reward_model, Path):
                 raise FileNotFoundError(
                     f"No folder {str(reward_model)!r} with a saved reward model."
                 )
         elif isinstance(reward_model, RewardModel):
-            check_observation_keys(reward_model.observation_keys, self._space)
+            check_observation_keys(reward_model.observation_keys, *self._where)
             self._model = reward_model
         else:
             kind = type(reward_model).__name__
@@ -140,7 +146,7 @@ class LazyRewardModel:
         """Return the model, loading it the first time."""
         if self._model is None:
             model = load_reward_model(self._given)  # pyright: ignore[reportArgumentType]  # else it is there
-            check_observation_keys(model.observation_keys, self._space)
+            check_observation_keys(model.observation_keys, *self._where)
             self._model = model
         return self._model
 
@@ -151,15 +157,23 @@ def select_observations(observation: Any, keys: Iterable[str]) -> dict[str, np.n
     return {key: np.array(found[key]) for key in keys}
 
 
-def check_observation_keys(keys: Any, space: gym.Space) -> None:
-    """Raise ValueError unless the space has all observations named; a Box has only "state"."""
+def check_observation_keys(keys: Any, space: gym.Space, extra_keys: Collection[str] = ()) -> None:
+    """Raise ValueError unless all observations named are in the space or among `extra_keys`.
+
+    A Box has only "state".
+    """
     if isinstance(space, gym.spaces.Dict):
         available = list(space.spaces)
     elif isinstance(space, gym.spaces.Box):
         available = [BOX_OBSERVATION_KEY]
     else:
         raise ValueError(f"Expected a Dict or Box observation space, got {space}.")
-    missing = [key for key in keys if key not in available]
+    missing = [key for key in keys if key not in available and key not in extra_keys]
+    if late := [key for key in missing if key in (EPISODE_RETURN_KEY, EPISODE_LENGTH_KEY)]:
+        raise ValueError(
+            f"The reward model reads {', '.join(map(repr, late))}, known only when an episode has "
+            "ended, too late for the reward of a step. Use RelabelReplayBuffer instead."
+        )
     if missing:
         raise ValueError(
             f"The reward model reads {', '.join(map(repr, missing))}, which is not among the "

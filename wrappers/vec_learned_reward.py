@@ -1,6 +1,8 @@
 """A learned reward as a Stable-Baselines3 vector wrapper."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
@@ -8,6 +10,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from libero_reward_envs.reward_models.base import RewardModel, Transitions
 from libero_reward_envs.wrappers.learned_reward import LearnedReward
+from libero_reward_envs.wrappers.online_training import LazyOnlineTraining, OnlineTraining
 from libero_reward_envs.wrappers.reward_mix import (
     ENV_REWARD_KEY,
     MODEL_REWARD_KEY,
@@ -28,6 +31,11 @@ class VecLearnedReward(VecEnvWrapper):
     "reward/env", "reward/model" and "reward/total". Put `Monitor` inside, so that it logs the env's
     own return, and `VecNormalize` outside with `norm_reward=False`.
 
+    With `online=True` the model goes on learning from the episodes that pass: every step of the
+    envs is followed by a reward step, and infos gain "reward/model_version". An agent that keeps
+    old rewards, as PPO does within a rollout, sees those of the weights at that time; for
+    off-policy agents a `RelabelReplayBuffer` gives those of the present ones.
+
     Args:
         venv: Envs with actions in [-1, 1]. A Box observation stands under "state".
         reward_model: The model, or the folder or Hub id of a saved one, loaded at the first reset.
@@ -35,6 +43,8 @@ class VecLearnedReward(VecEnvWrapper):
         env_weight: Weight of the env's own reward, for "mix".
         model_weight: Weight of the model's reward.
         step_cost: What is subtracted at every step, see `RewardMix`.
+        online: Whether the model is trained on the steps that pass.
+        online_kwargs: Further arguments of `make_online_training`, such as `trainer_kwargs`.
 
     Attributes:
         reward_mix: The rule, with `n_rewards`, `n_changed` and `check_used()`.
@@ -53,6 +63,8 @@ class VecLearnedReward(VecEnvWrapper):
         env_weight: float = 1.0,
         model_weight: float = 1.0,
         step_cost: float = 0.0,
+        online: bool = False,
+        online_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(venv)
         inner = venv
@@ -65,6 +77,7 @@ class VecLearnedReward(VecEnvWrapper):
         check_action_space(venv.action_space)
         self.reward_mix = RewardMix(mode, env_weight, model_weight, step_cost)
         self._lazy_model = LazyRewardModel(reward_model, venv.observation_space)
+        self._online = LazyOnlineTraining(self._lazy_model, venv.num_envs, online, online_kwargs)
         self._observations: dict[str, np.ndarray] | None = None
         self._actions = np.empty(0, np.float32)
 
@@ -73,9 +86,16 @@ class VecLearnedReward(VecEnvWrapper):
         """The model; loaded by the first access if it was given as a path."""
         return self._lazy_model.get()
 
+    @property
+    def online_training(self) -> OnlineTraining | None:
+        """What trains the model; None without `online=True`."""
+        return self._online.get()
+
     def reset(self) -> VecEnvObs:
         """Reset all envs."""
         observations = self.venv.reset()
+        if training := self.online_training:
+            training.forget_open_episodes()
         self._observations = self._select(observations)
         return observations
 
@@ -106,17 +126,18 @@ class VecLearnedReward(VecEnvWrapper):
             last = self._select(infos[index]["terminal_observation"])
             for key, value in last.items():
                 following[key][index] = value
-        model_rewards = self.reward_model.compute_reward(
-            Transitions(self._observations, self._actions, following, terminated)
-        )
+        transitions = Transitions(self._observations, self._actions, following, terminated)
+        model_rewards = self.reward_model.compute_reward(transitions)
         total = self.reward_mix.combine(env_rewards, model_rewards, self.reward_model)
         self._observations = next_observations
+        version = self._online.record(transitions, env_rewards, dones)
         infos = [
             {
                 **info,
                 ENV_REWARD_KEY: float(env_rewards[index]),
                 MODEL_REWARD_KEY: float(model_rewards[index]),
                 TOTAL_REWARD_KEY: float(total[index]),
+                **version,
             }
             for index, info in enumerate(infos)
         ]

@@ -26,6 +26,9 @@ from libero_reward_envs.reward_models.saving import (
 )
 
 BOX_OBSERVATION_KEY = "state"  # where the observation of an env with a plain Box space stands
+# What only a finished episode knows, (n,) float32 each; a model may name them among what it reads.
+EPISODE_RETURN_KEY = "episode/return"  # sum of the env's own rewards
+EPISODE_LENGTH_KEY = "episode/length"
 
 # Strings, so that a method's libraries are imported when a model of it is loaded, not before.
 REWARD_MODEL_CLASSES: dict[str, str] = {

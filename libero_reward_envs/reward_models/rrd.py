@@ -1,30 +1,32 @@
 """Randomized return decomposition: fitting a reward per step to the returns of episodes."""
 
-import functools
-import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from libero_reward_envs.data.episodes import Episode, EpisodeDataset
-from libero_reward_envs.reward_models.rrd_data import FlatEpisodes, SubsequenceSampler
+from libero_reward_envs.reward_models.episode_store import EpisodeStore
+from libero_reward_envs.reward_models.rrd_data import EpisodeSampling
 from libero_reward_envs.reward_models.rrd_loss import randomized_return_loss
-from libero_reward_envs.reward_models.rrd_model import (
-    RewardNetwork,
-    RRDRewardModel,
-    compute_reward_offset,
+from libero_reward_envs.reward_models.rrd_model import RRDRewardModel, compute_reward_offset
+from libero_reward_envs.reward_models.rrd_run import (
+    RRDRun,
+    predict_rewards,
+    train_with_checkpoints,
 )
+from libero_reward_envs.reward_models.rrd_trainer import STD_FLOOR, RRDTrainer
 
-__all__ = ["RRDRewardModel", "compute_reward_offset", "fit_rrd", "randomized_return_loss"]
-
-# As the released code's DDPG normaliser. What moves by less than 1 cm or 0.01 rad in the data, say
-# an object that was never touched, must not become the loudest input when it does move.
-_STD_FLOOR = 1e-2
-_BLOCK_ROWS = 16384
-_logger = logging.getLogger(__name__)
+__all__ = [
+    "RRDRewardModel",
+    "RRDTrainer",
+    "compute_reward_offset",
+    "fit_rrd",
+    "randomized_return_loss",
+]
 
 
 def fit_rrd(
@@ -33,12 +35,12 @@ def fit_rrd(
     observation_keys: Sequence[str] = ("state",),
     n_steps: int = 10_000,
     episodes_per_step: int = 4,
-    steps_per_episode: int = 64,
+    steps_per_episode: int | None = 64,
     learning_rate: float = 3e-4,
     bias_correction: bool = False,
     variance_weight: float | Literal["paper"] = "paper",
     scale: Literal["mean", "return"] = "mean",
-    episode_sampling: Literal["length", "uniform"] = "length",
+    episode_sampling: EpisodeSampling = "length",
     hidden_sizes: Sequence[int] = (256, 256),
     normalize: bool = True,
     return_scale: float | Literal["auto"] = "auto",
@@ -46,6 +48,8 @@ def fit_rrd(
     holdout: Sequence[Episode] | EpisodeDataset | None = None,
     log_interval: int | None = None,
     on_progress: Callable[[Mapping[str, float]], None] | None = None,
+    checkpoint_folder: str | Path | None = None,
+    save_freq: int = 10_000,
     seed: int = 0,
     device: str = "cpu",
 ) -> RRDRewardModel:
@@ -62,9 +66,11 @@ def fit_rrd(
     Args:
         dataset: Episodes with their own rewards. Their returns must vary, so it takes failures too.
         observation_keys: What the model reads; several observations are joined in this order.
+            Images are held in memory as bytes, everything else as float32.
         n_steps: Steps of the optimiser.
         episodes_per_step: Episodes in the loss of one step.
         steps_per_episode: K, drawn without replacement from an episode with T >= K, else with it.
+            None takes all T steps, which is the plain least-squares loss L_RD.
         learning_rate: Of Adam.
         bias_correction: See `randomized_return_loss`.
         variance_weight: See `randomized_return_loss`.
@@ -81,180 +87,144 @@ def fit_rrd(
             1.00 for three seeds, against 0.43 to 0.90 for two with a scale of 1.
         offset_margin: The `margin` of `compute_reward_offset`, for the rewards predicted on the
             data. None subtracts nothing; an agent may then linger rather than finish.
-        holdout: Other episodes, on which the loss L_RD is reported.
+        holdout: Other episodes, on which the loss L_RD is reported, and what they sum to.
         log_interval: Steps between two reports; by default there are 100 of them.
         on_progress: Called with each report.
+        checkpoint_folder: Where the state of the training is kept. If it holds one of the same
+            arguments and data, training goes on from there, to the same weights bit for bit on the
+            same machine.
+        save_freq: Steps between two checkpoints.
         seed: Draws initial weights and batches. On the CPU, one seed gives the same weights again.
         device: Where the model is fitted, and then computes rewards.
 
     Returns:
         The model. Its `training` holds the arguments, statistics of the data and the reports, under
-        "history": "step", "loss" (what is minimised) and "data_loss" (L_Rand-RD), both means since
-        the last report, and "holdout_loss".
+        "history": "step"; "loss" (what is minimised), "data_loss" (L_Rand-RD) and "variance_term"
+        (see `RRDTrainer.train`), means since the last report; with a holdout also "holdout_loss"
+        and "cumulative_reward_mean" and "_std", over its episodes, in units of the returns.
 
     Raises:
-        ValueError: If there is no episode, sizes differ between episodes, or an argument is wrong.
+        ValueError: If there is no episode, sizes differ between episodes, an argument is wrong, or
+            the checkpoint belongs to other arguments or data.
     """
     arguments = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in locals().items()
-        if name not in ("dataset", "holdout", "on_progress", "device")
+        if name
+        not in ("dataset", "holdout", "on_progress", "device", "checkpoint_folder", "save_freq")
     }
-    for name, count in (("n_steps", n_steps), ("episodes_per_step", episodes_per_step)):
+    for name, count in (("n_steps", n_steps), ("save_freq", save_freq)):
         if count < 1:
             raise ValueError(f"`{name}` must be at least 1, got {count}.")
-    data = FlatEpisodes(dataset, observation_keys, device)
-    holdout_data = None if holdout is None else FlatEpisodes(holdout, observation_keys, device)
-    if holdout_data is not None:
-        data.check_same_sizes(holdout_data)
-    sampler = SubsequenceSampler(
-        data.lengths.cpu().numpy(), steps_per_episode, episode_sampling, seed
-    )
+    source = dataset if isinstance(dataset, EpisodeDataset) else EpisodeDataset(dataset)
+    data = EpisodeStore.from_dataset(source, observation_keys)
+    held_out = None if holdout is None else EpisodeStore.from_dataset(holdout, observation_keys)
+    if held_out is not None:
+        _check_same_sizes(data, held_out)
     returns_vary = _check_returns_vary(data.returns)
-    mean_return = float(data.returns.mean())
-    scale_used = _scale_returns(return_scale, data, holdout_data)
-    model = _make_model(data, hidden_sizes, normalize, seed, device)
-    history = _minimise(
-        functools.partial(
-            randomized_return_loss,
-            bias_correction=bias_correction,
-            variance_weight=variance_weight,
-            scale=scale,
-        ),
-        model.network,
-        data,
-        sampler,
-        holdout_data,
-        n_steps=n_steps,
+    trainer = RRDTrainer(
+        _make_model(data, hidden_sizes, normalize, seed, device),
         episodes_per_step=episodes_per_step,
+        steps_per_episode=steps_per_episode,
         learning_rate=learning_rate,
-        log_interval=log_interval or max(1, n_steps // 100),
-        on_progress=on_progress,
+        bias_correction=bias_correction,
+        variance_weight=variance_weight,
+        scale=scale,
+        episode_sampling=episode_sampling,
+        return_scale=_choose_scale(data) if return_scale == "auto" else return_scale,
+        seed=seed,
     )
-    rewards = predict_rewards(model.network, data)
-    if return_scale == "auto" and returns_vary:  # else the spread is noise, not to be made larger
-        factor = 1.0 / max(float(rewards.max() - rewards.min()), 1e-6)
-        model.network.scale_output(factor)
-        rewards, data.returns, scale_used = (
-            rewards * factor,
-            data.returns * factor,
-            scale_used * factor,
-        )
-    description = {
-        **_describe(data, rewards), "mean_return": mean_return, "return_scale": scale_used
-    }  # fmt: skip
-    if offset_margin is not None:
-        lowest, highest = description["reward_range"]
-        model.reward_offset = compute_reward_offset(lowest, highest, offset_margin)
+    run = RRDRun(trainer, data, held_out, log_interval or max(1, n_steps // 100), on_progress)
+    if checkpoint_folder is None:
+        run.train_until(n_steps)
+    else:
+        train_with_checkpoints(run, n_steps, Path(checkpoint_folder), save_freq, arguments)
+    model = trainer.model
+    statistics = _finish(
+        trainer, data, offset_margin, rescale=return_scale == "auto" and returns_vary
+    )
     versions = {"torch": torch.__version__, "numpy": np.__version__}
-    model.training = {**arguments, **description, "versions": versions, "history": history}
+    model.training = {
+        **arguments,
+        **_describe(source),
+        **statistics,
+        "versions": versions,
+        "history": run.history,
+    }
     return model
 
 
 def _make_model(
-    data: FlatEpisodes, hidden_sizes: Sequence[int], normalize: bool, seed: int, device: str
+    data: EpisodeStore, hidden_sizes: Sequence[int], normalize: bool, seed: int, device: str
 ) -> RRDRewardModel:
     model = RRDRewardModel(
         data.observation_shapes,
-        data.actions.shape[1],
+        data.action_size,
         hidden_sizes=hidden_sizes,
         normalize=normalize,
         seed=seed,
         device=device,
     )
-    if normalize:
-        model.network.state_mean.copy_(data.states.mean(0))
-        model.network.state_std.copy_(data.states.std(0, correction=0).clamp(min=_STD_FLOOR))
+    if normalize and model.network.state_mean.numel():
+        tensors = model.to_tensors(data.all_states(), torch.float32)
+        model.network.set_normalization(model.network.join(tensors[0]), STD_FLOOR)
     return model
 
 
-def _minimise(
-    loss: Callable[..., torch.Tensor],
-    network: RewardNetwork,
-    data: FlatEpisodes,
-    sampler: SubsequenceSampler,
-    holdout: FlatEpisodes | None,
-    *,
-    n_steps: int,
-    episodes_per_step: int,
-    learning_rate: float,
-    log_interval: int,
-    on_progress: Callable[[Mapping[str, float]], None] | None,
-) -> list[dict[str, float]]:
-    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
-    history: list[dict[str, float]] = []
-    losses: list[torch.Tensor] = []
-    network.train()
-    for step in range(1, n_steps + 1):
-        episodes, steps = sampler.draw(episodes_per_step, data.states.device)
-        rewards = network(*data.gather(episodes, steps))
-        targets = data.returns[episodes], data.lengths[episodes]
-        value = loss(rewards, *targets)
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        data_loss = randomized_return_loss(rewards.detach(), *targets)
-        losses.append(torch.stack([value.detach(), data_loss]))
-        if step % log_interval == 0 or step == n_steps:
-            mean_loss, mean_data_loss = torch.stack(losses).mean(0).tolist()
-            losses.clear()
-            report = {"step": step, "loss": mean_loss, "data_loss": mean_data_loss}
-            if holdout is not None:
-                report["holdout_loss"] = compute_holdout_loss(network, holdout)
-            history.append(report)
-            _logger.info("RRD step %d of %d: %s", step, n_steps, report)
-            if on_progress is not None:
-                on_progress(report)
-    network.eval()
-    return history
+def _choose_scale(data: EpisodeStore) -> float:
+    size = float((np.abs(data.returns) / data.lengths).mean())
+    return 1.0 / size if size > 0 else 1.0
 
 
-def compute_holdout_loss(network: RewardNetwork, data: FlatEpisodes) -> float:
-    """Return L_RD in the mean scale: the squared error of whole episodes' reward per step."""
-    means = data.episode_means(predict_rewards(network, data))
-    return float(((means - data.returns / data.lengths) ** 2).mean())
-
-
-def predict_rewards(network: RewardNetwork, data: FlatEpisodes) -> torch.Tensor:
-    """Return the network's rewards of all N steps, without an offset, shape (N,)."""
-    with torch.inference_mode():
-        blocks = torch.arange(len(data), device=data.states.device).split(_BLOCK_ROWS)
-        return torch.cat([network(*data.rows(block)) for block in blocks])
-
-
-def _scale_returns(scale: float | str, data: FlatEpisodes, holdout: FlatEpisodes | None) -> float:
-    """Multiply the returns of all episodes, and return the factor."""
-    if scale == "auto":
-        size = float((data.returns.abs() / data.lengths).mean())
-        scale = 1.0 / size if size > 0 else 1.0
-    elif not isinstance(scale, (int, float)) or not 0 < scale < float("inf"):
-        raise ValueError(f"`return_scale` must be 'auto' or a positive number, got {scale!r}.")
-    for episodes in (data, holdout):
-        if episodes is not None:
-            episodes.returns = episodes.returns * scale
-    return float(scale)
-
-
-def _describe(data: FlatEpisodes, rewards: torch.Tensor) -> dict[str, Any]:
-    means = data.episode_means(rewards)
-    variances = (data.episode_means(rewards.double() ** 2) - means**2).clamp(min=0)
-    return_per_step = (data.returns.abs() / data.lengths).mean()
+def _finish(
+    trainer: RRDTrainer, data: EpisodeStore, offset_margin: float | None, *, rescale: bool
+) -> dict[str, Any]:
+    """Scale the reward and subtract the offset; return what the rewards of the data are."""
+    model = trainer.model
+    rewards = predict_rewards(model, data)
+    lowest, highest = (
+        float(min(part.min() for part in rewards)), float(max(part.max() for part in rewards))
+    )  # fmt: skip
+    factor = 1.0
+    if rescale:  # else the spread is noise, not to be made larger
+        factor = 1.0 / max(highest - lowest, 1e-6)
+        model.network.scale_output(factor)
+    return_per_step = trainer.return_scale * (np.abs(data.returns) / data.lengths).mean()
+    deviation = np.mean([part.std() for part in rewards])
+    if offset_margin is not None:
+        model.reward_offset = compute_reward_offset(
+            lowest * factor, highest * factor, offset_margin
+        )
     return {
-        "n_episodes": len(data.returns),
-        "n_transitions": len(data),
-        "success_rate": float(np.mean([summary.success for summary in data.summaries])),
-        "tasks": sorted({summary.task for summary in data.summaries}),
-        "assets": sorted({str(s.metadata.get("assets")) for s in data.summaries}),
-        "reward_range": [float(rewards.min()), float(rewards.max())],
+        "mean_return": float(data.returns.mean()),
+        "return_scale": trainer.return_scale * factor,
+        "reward_range": [lowest * factor, highest * factor],
         # Near zero for a reward spread evenly over its episode, which tells an agent nothing.
-        "relative_deviation": float(variances.sqrt().mean() / (return_per_step + 1e-8)),
+        "relative_deviation": float(deviation / (return_per_step + 1e-8)),
     }
 
 
-def _check_returns_vary(returns: torch.Tensor) -> bool:
+def _describe(dataset: EpisodeDataset) -> dict[str, Any]:
+    summaries = dataset.summaries()
+    return {
+        "n_episodes": len(summaries),
+        "n_transitions": sum(summary.length for summary in summaries),
+        "success_rate": float(np.mean([summary.success for summary in summaries])),
+        "tasks": sorted({summary.task for summary in summaries}),
+        "assets": sorted({str(s.metadata.get("assets")) for s in summaries}),
+    }
+
+
+def _check_same_sizes(data: EpisodeStore, holdout: EpisodeStore) -> None:
+    expected = data.observation_shapes, data.action_size
+    found = holdout.observation_shapes, holdout.action_size
+    if found != expected:
+        raise ValueError(f"Expected held-out episodes of sizes {expected}, got {found}.")
+
+
+def _check_returns_vary(returns: np.ndarray) -> bool:
     """Whether anything can be learned from the returns; warns if not."""
-    spread = float(returns.max() - returns.min())
-    varies = spread > 1e-6 * max(1.0, float(returns.abs().max()))
+    varies = bool(np.ptp(returns) > 1e-6 * max(1.0, float(np.abs(returns).max())))
     if not varies:
         warnings.warn(
             f"All {len(returns)} episodes have a return of {float(returns[0]):g}, which the same "

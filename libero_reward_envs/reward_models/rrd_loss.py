@@ -43,41 +43,76 @@ def randomized_return_loss(
     Raises:
         ValueError: If shapes or arguments do not fit together.
     """
-    _check_arguments(sampled_rewards, returns, lengths, bias_correction, variance_weight, scale)
-    n_sampled = sampled_rewards.shape[1]
-    lengths = lengths.to(sampled_rewards.dtype)
-    loss = (sampled_rewards.mean(1) - returns.to(sampled_rewards.dtype) / lengths) ** 2
-    if bias_correction or variance_weight != "paper":
-        target = 0.0 if variance_weight == "paper" else float(variance_weight)
-        with_replacement = lengths < n_sampled
-        if replacement is not None:
-            with_replacement = torch.full_like(lengths, replacement, dtype=torch.bool)
-        natural = 1 / n_sampled - torch.where(with_replacement, 0.0, 1 / lengths)
-        loss = loss + (target - natural) * sampled_rewards.var(1)
-    if scale == "return":
-        loss = loss * lengths**2
-    return loss.mean()
+    check_loss_arguments(sampled_rewards.shape[-1], bias_correction, variance_weight, scale)
+    return combine_return_loss(
+        *compute_loss_terms(sampled_rewards, returns, lengths, replacement=replacement),
+        lengths,
+        bias_correction=bias_correction,
+        variance_weight=variance_weight,
+        scale=scale,
+    )
 
 
-def _check_arguments(
+def compute_loss_terms(
     sampled_rewards: torch.Tensor,
     returns: torch.Tensor,
     lengths: torch.Tensor,
-    bias_correction: bool,
-    variance_weight: float | str,
-    scale: str,
-) -> None:
+    *,
+    replacement: bool | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the three terms of `randomized_return_loss`, which has the same arguments.
+
+    Returns:
+        (m - R / T)², s² (zeros if K is 1) and λ of each episode, each of shape (episodes,).
+
+    Raises:
+        ValueError: If shapes do not fit together.
+    """
     shape = tuple(sampled_rewards.shape)
     if len(shape) != 2 or 0 in shape:
         raise ValueError(f"Expected `sampled_rewards` of shape (episodes, K), got {shape}.")
     for name, values in (("returns", returns), ("lengths", lengths)):
         if tuple(values.shape) != shape[:1]:
             raise ValueError(f"Expected `{name}` of shape {shape[:1]}, got {tuple(values.shape)}.")
+    lengths = lengths.to(sampled_rewards.dtype)
+    errors = (sampled_rewards.mean(1) - returns.to(sampled_rewards.dtype) / lengths) ** 2
+    variances = sampled_rewards.var(1) if shape[1] > 1 else torch.zeros_like(errors)
+    with_replacement = lengths < shape[1]
+    if replacement is not None:
+        with_replacement = torch.full_like(with_replacement, replacement)
+    weights = 1 / shape[1] - torch.where(with_replacement, 0.0, 1 / lengths)
+    return errors, variances, weights
+
+
+def combine_return_loss(
+    errors: torch.Tensor,
+    variances: torch.Tensor,
+    weights: torch.Tensor,
+    lengths: torch.Tensor,
+    *,
+    bias_correction: bool,
+    variance_weight: float | Literal["paper"],
+    scale: Literal["mean", "return"],
+) -> torch.Tensor:
+    """Return the loss of the terms that `compute_loss_terms` gave, with checked arguments."""
+    loss = errors
+    if bias_correction or variance_weight != "paper":
+        target = 0.0 if variance_weight == "paper" else float(variance_weight)
+        loss = loss + (target - weights) * variances
+    if scale == "return":
+        loss = loss * lengths.to(loss.dtype) ** 2
+    return loss.mean()
+
+
+def check_loss_arguments(
+    n_sampled: int, bias_correction: bool, variance_weight: float | str, scale: str
+) -> None:
+    """Raise ValueError unless the arguments of the loss fit together; `n_sampled` holds K."""
     if scale not in ("mean", "return"):
         raise ValueError(f"`scale` must be 'mean' or 'return', got {scale!r}.")
     if isinstance(variance_weight, str) and variance_weight != "paper":
         raise ValueError(f"`variance_weight` must be 'paper' or a number, got {variance_weight!r}.")
     if bias_correction and variance_weight != "paper":
         raise ValueError("`bias_correction` means a `variance_weight` of 0: give one of the two.")
-    if (bias_correction or variance_weight != "paper") and shape[1] < 2:
-        raise ValueError(f"A variance needs at least 2 sampled steps an episode, got {shape[1]}.")
+    if (bias_correction or variance_weight != "paper") and n_sampled < 2:
+        raise ValueError(f"A variance needs at least 2 sampled steps an episode, got {n_sampled}.")

@@ -1,6 +1,5 @@
 """The reward model of randomized return decomposition."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,67 +7,11 @@ import numpy as np
 import torch
 
 from libero_reward_envs.reward_models.base import PretrainedRewardModel, Transitions
+from libero_reward_envs.reward_models.rrd_network import RewardNetwork, is_image
 
-_MAX_ROWS = 16384  # rows a forward pass, so that annotating a data set needs little memory
-_STATE_CLIP = 5.0  # standard deviations, as the released code's DDPG normaliser
-
-
-class RewardNetwork(torch.nn.Module):
-    """r(s, a, s') = MLP([s, a, s - s']), on normalised states.
-
-    Args:
-        state_size: s.
-        action_size: a.
-        hidden_sizes: Width of each hidden layer.
-        normalize: Whether states are scaled by `state_mean` and `state_std`, and clipped.
-        generator: Draws the initial weights, Xavier uniform; biases begin at zero.
-    """
-
-    state_mean: torch.Tensor
-    state_std: torch.Tensor
-
-    def __init__(
-        self,
-        state_size: int,
-        action_size: int,
-        hidden_sizes: Sequence[int],
-        normalize: bool,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        sizes = [2 * state_size + action_size, *hidden_sizes, 1]
-        layers: list[torch.nn.Module] = []
-        for n_inputs, n_outputs in itertools.pairwise(sizes):
-            # Made empty: the default initialisation draws from torch's global generator.
-            linear = torch.nn.Linear(n_inputs, n_outputs, device="meta").to_empty(device="cpu")
-            torch.nn.init.xavier_uniform_(linear.weight, generator=generator)
-            torch.nn.init.zeros_(linear.bias)
-            layers += [linear, torch.nn.ReLU()]
-        self.layers = torch.nn.Sequential(*layers[:-1])
-        self.normalize = normalize
-        self.register_buffer("state_mean", torch.zeros(state_size))
-        self.register_buffer("state_std", torch.ones(state_size))
-
-    def forward(
-        self, states: torch.Tensor, actions: torch.Tensor, next_states: torch.Tensor
-    ) -> torch.Tensor:
-        """Return rewards of shape (...) for states (..., s) and actions (..., a)."""
-        states, next_states = self._scale(states), self._scale(next_states)
-        return self.layers(torch.cat([states, actions, states - next_states], -1)).squeeze(-1)
-
-    def scale_output(self, factor: float) -> None:
-        """Multiply what the network puts out."""
-        last = self.layers[-1]
-        assert isinstance(last, torch.nn.Linear)
-        with torch.no_grad():
-            last.weight.mul_(factor)
-            last.bias.mul_(factor)
-
-    def _scale(self, states: torch.Tensor) -> torch.Tensor:
-        if not self.normalize:
-            return states
-        scaled = (states - self.state_mean) / self.state_std
-        return scaled.clamp(-_STATE_CLIP, _STATE_CLIP)
+# Rows a forward pass, so that annotating a data set needs little memory.
+_MAX_ROWS = 16384
+_MAX_IMAGE_ROWS = 256
 
 
 class RRDRewardModel(PretrainedRewardModel):
@@ -79,12 +22,14 @@ class RRDRewardModel(PretrainedRewardModel):
     no output squashing. Differs from it: states are normalised before the difference (`fit_rrd`
     tells why and switches it off), and a constant can be subtracted from the reward.
 
-    Rewards are computed in double precision and rounded once, so that a transition has the same
-    reward alone and in a batch of any size.
+    Without images, rewards are computed in double precision and rounded once, so that a transition
+    has the same reward alone and in a batch of any size. With images, which cost a hundred times
+    more, single precision is used, and the last digits depend on the batch.
 
     Args:
-        observation_shapes: What it reads: the shape of one observation by key. Several are
-            flattened and joined in this order to the state s.
+        observation_shapes: What it reads: the shape of one observation by key. Shapes of three
+            numbers are images, (H, W, C) uint8, for which see `RewardNetwork`; the others (states,
+            features of an encoder) are flattened and joined in this order to the state s.
         action_size: a.
         hidden_sizes: Width of each hidden layer.
         normalize: Whether states are scaled by the mean and deviation among the weights.
@@ -93,7 +38,8 @@ class RRDRewardModel(PretrainedRewardModel):
         device: Where rewards are computed.
 
     Raises:
-        ValueError: If there is no observation, or a size is not positive.
+        ValueError: If there is no observation, a size is not positive, or an image is smaller than
+            36 x 36.
     """
 
     def __init__(
@@ -123,14 +69,14 @@ class RRDRewardModel(PretrainedRewardModel):
             raise ValueError(f"`reward_offset` must be finite, got {reward_offset}.")
         generator = torch.Generator().manual_seed(seed)
         network = RewardNetwork(
-            self.state_size, action_size, self.hidden_sizes, normalize, generator
+            self.observation_shapes, action_size, self.hidden_sizes, normalize, generator
         )
         self.network = network.to(device).eval()
 
     @property
-    def state_size(self) -> int:
-        """The length of the joined observations."""
-        return sum(int(np.prod(shape)) for shape in self.observation_shapes.values())
+    def device(self) -> torch.device:
+        """Where rewards are computed."""
+        return self.network.state_mean.device
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -152,42 +98,61 @@ class RRDRewardModel(PretrainedRewardModel):
         tensors = {name: torch.from_numpy(value.copy()) for name, value in weights.items()}
         self.network.load_state_dict(tensors)
 
-    def join_observations(self, observations: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the states, shape (n, s).
+    def to_tensors(self, transitions: Transitions, dtype: torch.dtype) -> tuple[Any, Any, Any]:
+        """Return o, a, o' as the network takes them; images stay bytes.
 
         Raises:
-            ValueError: If an observation is missing or of another shape.
+            ValueError: If an observation is missing or of another shape, or actions are.
         """
-        parts = []
-        for key, shape in self.observation_shapes.items():
-            if key not in observations:
-                raise ValueError(f"No observation {key!r}. There is: {', '.join(observations)}.")
-            part = np.asarray(observations[key])
-            if part.shape[1:] != shape:
-                raise ValueError(f"Expected {key!r} of shape {('n', *shape)}, got {part.shape}.")
-            parts.append(part.reshape(len(part), -1))
-        return np.concatenate(parts, 1)
-
-    def compute_reward(self, transitions: Transitions) -> np.ndarray:
-        """Return one reward a transition, shape (n,), float32."""
         actions = np.asarray(transitions.actions)
         if actions.ndim != 2 or actions.shape[1] != self.action_size:
             raise ValueError(f"Expected actions (n, {self.action_size}), got {actions.shape}.")
-        states = self.join_observations(transitions.observations)
-        next_states = self.join_observations(transitions.next_observations)
-        rewards = np.empty(len(actions), np.float32)
-        device = self.network.state_mean.device
+        sides = transitions.observations, transitions.next_observations
+        first, second = (
+            {key: self._to_tensor(side, key, dtype) for key in self.observation_keys}
+            for side in sides
+        )
+        return first, torch.as_tensor(actions).to(self.device, dtype), second
+
+    def compute_reward(self, transitions: Transitions) -> np.ndarray:
+        """Return one reward a transition, shape (n,), float32."""
+        has_images = any(map(is_image, self.observation_shapes.values()))
+        dtype, block = (
+            (torch.float32, _MAX_IMAGE_ROWS) if has_images else (torch.float64, _MAX_ROWS)
+        )
+        n = len(transitions.actions)
+        rewards = np.empty(n, np.float32)
         with torch.inference_mode():
-            weights = {name: value.double() for name, value in self.network.state_dict().items()}
-            for start in range(0, len(actions), _MAX_ROWS):
-                rows = slice(start, start + _MAX_ROWS)
-                inputs = tuple(
-                    torch.from_numpy(array[rows].astype(np.float64)).to(device)
-                    for array in (states, actions, next_states)
-                )
+            weights = {name: value.to(dtype) for name, value in self.network.state_dict().items()}
+            for start in range(0, n, block):
+                rows = slice(start, start + block)
+                part = transitions if n <= block else self._read(transitions).rows(rows)
+                inputs = self.to_tensors(part, dtype)
                 predicted = torch.func.functional_call(self.network, weights, inputs)
                 rewards[rows] = (predicted - self.reward_offset).cpu().numpy()
         return rewards
+
+    def _read(self, transitions: Transitions) -> Transitions:
+        """Return only the observations that the model reads."""
+        first, second = (
+            {key: side[key] for key in self.observation_keys if key in side}
+            for side in (transitions.observations, transitions.next_observations)
+        )
+        return transitions._replace(observations=first, next_observations=second)
+
+    def _to_tensor(
+        self, observations: Mapping[str, np.ndarray], key: str, dtype: torch.dtype
+    ) -> torch.Tensor:
+        if key not in observations:
+            raise ValueError(f"No observation {key!r}. There is: {', '.join(observations)}.")
+        value, shape = np.asarray(observations[key]), self.observation_shapes[key]
+        if value.shape[1:] != shape:
+            raise ValueError(f"Expected {key!r} of shape {('n', *shape)}, got {value.shape}.")
+        if is_image(shape):
+            if value.dtype != np.uint8:
+                raise ValueError(f"Expected images {key!r} as uint8, got {value.dtype}.")
+            return torch.as_tensor(value).to(self.device)
+        return torch.as_tensor(value).to(self.device, dtype)
 
 
 def compute_reward_offset(lowest: float, highest: float, margin: float) -> float:

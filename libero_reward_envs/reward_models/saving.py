@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from libero_reward_envs.atomic_files import write_atomically
+
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
@@ -42,10 +44,10 @@ def write_folder(
     text = json.dumps(config, indent=2, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     _finish_interrupted_write(folder)
-    _replace(folder / _PENDING_WEIGHTS_FILE, blob)
-    _replace(folder / CONFIG_FILE, text.encode())
+    write_atomically(folder / _PENDING_WEIGHTS_FILE, [blob])
+    write_atomically(folder / CONFIG_FILE, [text.encode()])
     os.replace(folder / _PENDING_WEIGHTS_FILE, folder / WEIGHTS_FILE)
-    _replace(folder / CARD_FILE, card.encode())
+    write_atomically(folder / CARD_FILE, [card.encode()])
 
 
 def _finish_interrupted_write(folder: Path) -> None:
@@ -168,16 +170,3 @@ model = load_reward_model("this folder or its Hub id")
 
 A learned reward is for training agents. Judge them by their success rate, not by it.
 """
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, force it to disk and give it its name."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

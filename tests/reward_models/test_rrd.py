@@ -11,7 +11,8 @@ from libero_reward_envs.reward_models.rrd import (
     RRDRewardModel,
     fit_rrd,
 )
-from libero_reward_envs.reward_models.rrd_data import FlatEpisodes, SubsequenceSampler
+from libero_reward_envs.reward_models.episode_store import EpisodeStore
+from libero_reward_envs.reward_models.rrd_data import SubsequenceSampler
 
 
 def make_episodes(n_episodes=150, seed=0, lengths=(1, 2, 5, 8, 30), **changes):
@@ -90,7 +91,7 @@ def test_fit_reads_episodes_from_a_file(tmp_path):
 def test_several_observations_are_joined_in_order():
     model = fit_rrd(make_episodes(6), n_steps=2, observation_keys=("other", "state"))
     assert model.observation_keys == ("other", "state")
-    joined = model.join_observations({"state": np.zeros((4, 2)), "other": np.ones((4, 3))})
+    joined = model.network.join({"state": torch.zeros(4, 2), "other": torch.ones(4, 3)})
     assert joined[0].tolist() == [1, 1, 1, 0, 0]
 
 
@@ -144,7 +145,7 @@ def test_what_cannot_be_fitted_is_refused():
     other = Episode({"state": np.zeros((3, 5))}, np.zeros((2, 2)), np.ones(2), False, False)
     with pytest.raises(ValueError, match="at least one episode"):
         fit_rrd([])
-    with pytest.raises(ValueError, match=r"as in episode 0, got .*\(5,\).* in episode 4"):
+    with pytest.raises(ValueError, match=r"as in the first episode, got .*\(5,\).* in episode 4"):
         fit_rrd([*episodes, other])
     with pytest.raises(ValueError, match="No observation 'depth'"):
         fit_rrd(episodes, observation_keys=["depth"])
@@ -166,29 +167,73 @@ def test_sampler_draws_episodes_by_length_or_evenly_and_steps_without_repeats():
     sampling: Any
     lengths = np.array([1, 4, 15])
     for sampling, expected in (("length", lengths / 20), ("uniform", np.full(3, 1 / 3))):
-        episodes, steps = SubsequenceSampler(lengths, 4, sampling, seed=0).draw(20_000)
-        shares = np.bincount(episodes.numpy(), minlength=3) / 20_000
+        episodes, steps = SubsequenceSampler(4, sampling, seed=0).draw(lengths, 20_000)
+        shares = np.bincount(episodes, minlength=3) / 20_000
         np.testing.assert_allclose(shares, expected, atol=0.015)
-        assert (steps.numpy() < lengths[episodes.numpy()][:, None]).all()
-        whole = np.sort(steps.numpy()[episodes.numpy() == 1], 1)
+        assert (steps < lengths[episodes][:, None]).all()
+        whole = np.sort(steps[episodes == 1], 1)
         assert (whole == np.arange(4)).all()
-        longest = steps.numpy()[episodes.numpy() == 2]
+        longest = steps[episodes == 2]
         counts = np.bincount(longest.ravel(), minlength=15) / len(longest)
         np.testing.assert_allclose(counts, 4 / 15, atol=0.02)
 
 
-def test_flat_episodes_gather_what_belongs_together():
+def test_steps_of_very_long_episodes_are_drawn_without_repeats_and_evenly():
+    lengths = np.array([10_000, 3, 64])
+    episodes, steps = SubsequenceSampler(64, "uniform", seed=0).draw(lengths, 2000)
+    assert (steps < lengths[episodes][:, None]).all()
+    ordered = np.sort(steps, 1)
+    steps_apart = np.diff(ordered)[episodes != 1]
+    assert steps_apart.min() > 0
+    assert (ordered[episodes == 2] == np.arange(64)).all()
+    quarters = np.bincount(steps[episodes == 0].ravel() // 2500) / (64 * (episodes == 0).sum())
+    np.testing.assert_allclose(quarters, 0.25, atol=0.01)
+
+
+def test_store_gathers_what_belongs_together():
     episodes = make_episodes(5)
-    flat = FlatEpisodes(episodes, ["state"], "cpu")
-    states, actions, next_states = flat.gather(
-        torch.tensor([4, 2]), torch.tensor([[0, 29], [4, 0]])
+    store = EpisodeStore.from_dataset(episodes, ["state"])
+    found = store.gather(np.array([4, 2]), np.array([[0, 29], [4, 0]]))
+    np.testing.assert_array_equal(
+        found.observations["state"][1], episodes[4].observations["state"][29]
     )
-    np.testing.assert_array_equal(states[0, 1], episodes[4].observations["state"][29])
-    np.testing.assert_array_equal(next_states[0, 1], episodes[4].observations["state"][30])
-    np.testing.assert_array_equal(actions[1, 0], episodes[2].actions[4])
-    starts = np.arange(len(flat), dtype=np.float32)
-    means = flat.episode_means(torch.from_numpy(starts))
-    assert means.tolist() == [0, 1.5, 5, 11.5, 30.5]
+    np.testing.assert_array_equal(
+        found.next_observations["state"][1], episodes[4].observations["state"][30]
+    )
+    np.testing.assert_array_equal(found.actions[2], episodes[2].actions[4])
+    assert len(store) == sum(map(len, episodes))
+    assert store.returns.tolist() == [episode.episode_return for episode in episodes]
+
+
+def test_store_drops_the_oldest_episodes_whole_and_never_mixes_them():
+    rng = np.random.default_rng(0)
+    store, kept = EpisodeStore(["state"], capacity=50), []
+    for index in range(300):
+        n_steps = int(rng.integers(1, 20))
+        states = np.full((n_steps + 1, 1), index) + np.arange(n_steps + 1)[:, None] / 100
+        ended = bool(rng.integers(2))
+        store.append(
+            Episode({"state": states}, np.zeros((n_steps, 1)), np.full(n_steps, 0.5), ended, False)
+        )
+        kept.append((n_steps, ended))
+        lengths = store.lengths
+        n_kept = len(lengths)
+        assert n_kept >= 1
+        assert lengths.tolist() == [n for n, _ in kept[-n_kept:]]
+        assert (lengths + 1).sum() <= 50
+        for position in range(n_kept):
+            number = index + 1 - n_kept + position
+            part = store.episode(position)
+            expected = number + np.arange(lengths[position]) / 100
+            np.testing.assert_allclose(part.observations["state"][:, 0], expected, rtol=1e-6)
+            np.testing.assert_allclose(
+                part.next_observations["state"][:, 0], expected + 0.01, rtol=1e-6
+            )
+            assert part.terminated.tolist() == [False] * (lengths[position] - 1) + [kept[number][1]]
+    with pytest.raises(ValueError, match="60 steps needs 61 rows, the store has 50"):
+        store.append(
+            Episode({"state": np.zeros((61, 1))}, np.zeros((60, 1)), np.zeros(60), True, True)
+        )
 
 
 def test_reward_of_a_transition_is_the_same_number_alone_and_in_any_batch():

@@ -60,7 +60,7 @@ def test_data_and_variance_term_are_never_of_two_scales():
     arguments = loss_arguments(case, torch.float64)
     loss = randomized_return_loss(sampled, *arguments, scale="return", bias_correction=True)
     assert loss.item() == pytest.approx(-1129.21, abs=0.01)
-    assert case["WRONG_mixed_scale"] == pytest.approx(40.5751, abs=1e-4)
+    assert abs(loss.item() - case["WRONG_mixed_scale"]) > 1000
 
 
 def test_network_loss_and_weight_gradients_are_the_golden_ones():
@@ -72,7 +72,11 @@ def test_network_loss_and_weight_gradients_are_the_golden_ones():
             network.layers[layer].weight.copy_(torch.tensor(case[f"param__W{index}"].T))
             network.layers[layer].bias.copy_(torch.tensor(case[f"param__b{index}"]))
     states = torch.tensor(case["obs"])
-    rewards = network(states[:, :-1], torch.tensor(case["act"]), states[:, 1:])
+    rewards = network(
+        {"state": states[:, :-1].flatten(0, 1)},
+        torch.tensor(case["act"]).flatten(0, 1),
+        {"state": states[:, 1:].flatten(0, 1)},
+    ).view(len(states), -1)
     mask = torch.tensor(case["mask"])
     np.testing.assert_allclose(
         (rewards * mask).detach(), case["pred_rewards"] * case["mask"], rtol=1e-9, atol=1e-12
@@ -154,9 +158,9 @@ def test_random_subsets_agree_with_the_identities():
     row = 2
     n_steps, n_sampled = int(case["lengths"][row]), 8
     rewards = case["pred_rewards"][row, :n_steps]
-    sampler = SubsequenceSampler(np.array([n_steps]), n_sampled, "length", seed=0)
-    _, steps = sampler.draw(20_000)
-    errors = (rewards[steps.numpy()].mean(1) - case["target_mean"][row]) ** 2
+    sampler = SubsequenceSampler(n_sampled, "length", seed=0)
+    _, steps = sampler.draw(np.array([n_steps]), 20_000)
+    errors = (rewards[steps].mean(1) - case["target_mean"][row]) ** 2
     expected = case["mean_rd_per"][row] + (1 / n_sampled - 1 / n_steps) * rewards.var(ddof=1)
     assert abs(errors.mean() - expected) < 4 * errors.std() / np.sqrt(len(errors))
 
