@@ -28,7 +28,8 @@ class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
     changes. A `Monitor` inside this wrapper goes on logging the env's own return.
 
     With `online=True` the model goes on learning from the episodes that pass: every step is
-    followed by a reward step, and infos gain "reward/model_version". See `VecLearnedReward`.
+    followed by a reward step, and infos gain "reward/model_version". A reset within an episode
+    counts as its time-out. See `VecLearnedReward`.
 
     Args:
         env: An env with actions in [-1, 1]. A Box observation stands under "state".
@@ -112,7 +113,7 @@ class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
         observation, info = self.env.reset(seed=seed, options=options)
         self._observation = self._select(observation)
         if training := self.online_training:
-            training.forget_open_episodes()
+            training.finish_open_episodes()  # a time limit outside this wrapper is not seen here
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

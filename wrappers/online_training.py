@@ -61,6 +61,13 @@ class OnlineTraining:
         """Drop what was collected of episodes that are not finished, as after a reset."""
         self._open = [[] for _ in self._open]
 
+    def finish_open_episodes(self) -> None:
+        """Count what was collected of open episodes as episodes that ran out of time."""
+        for index, steps in enumerate(self._open):
+            if steps:
+                self.store.append(_join(steps))
+                self._open[index] = []
+
     def record(self, transitions: Transitions, env_rewards: np.ndarray, dones: np.ndarray) -> None:
         """Take a step of all envs, and train.
 

@@ -7,7 +7,13 @@ from typing import Any, Protocol, overload
 
 import numpy as np
 
-from libero_reward_envs.reward_models.base import Transitions
+from libero_reward_envs.reward_models.base import (
+    EPISODE_LENGTH_KEY,
+    EPISODE_RETURN_KEY,
+    Transitions,
+)
+
+_WHOLE_EPISODE_KEYS = (EPISODE_RETURN_KEY, EPISODE_LENGTH_KEY)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -92,13 +98,18 @@ class Episode:
         return float(self.rewards.sum(dtype=np.float64))
 
     def transitions(self) -> Transitions:
-        """Return the T transitions; observations are views of this episode's arrays."""
+        """Return the T transitions; observations are views of this episode's arrays.
+
+        With them stand "episode/return" and "episode/length", for rewards that read those.
+        """
         terminated = np.zeros(len(self), bool)
         terminated[-1] = self.terminated
+        known = {EPISODE_RETURN_KEY: self.episode_return, EPISODE_LENGTH_KEY: len(self)}
+        whole = {key: np.full(len(self), value, np.float32) for key, value in known.items()}
         return Transitions(
-            observations={key: value[:-1] for key, value in self.observations.items()},
+            observations={**{k: v[:-1] for k, v in self.observations.items()}, **whole},
             actions=self.actions,
-            next_observations={key: value[1:] for key, value in self.observations.items()},
+            next_observations={**{k: v[1:] for k, v in self.observations.items()}, **whole},
             terminated=terminated,
         )
 
@@ -204,6 +215,9 @@ class EpisodeDataset(Sequence[Episode]):
     def read(self, index: int, observation_keys: Sequence[str] | None = None) -> Episode:
         """Read one episode, with all observations or only those named.
 
+        "episode/return" and "episode/length" need no reading, see `Episode.transitions`; where
+        nothing else is named, all observations are read.
+
         Raises:
             IndexError: If there is no episode `index`.
             ValueError: If an observation key is not in the episode, or its file is damaged.
@@ -211,7 +225,8 @@ class EpisodeDataset(Sequence[Episode]):
         positions = self._positions()
         if not -len(positions) <= index < len(positions):
             raise IndexError(f"Episode {index} of a dataset of {len(positions)}.")
-        return self._source.read(positions[index], observation_keys)
+        stored = [key for key in observation_keys or () if key not in _WHOLE_EPISODE_KEYS]
+        return self._source.read(positions[index], stored or None)
 
     def summaries(self) -> list[EpisodeSummary]:
         """Return length, return, outcome and task of each episode, without its observations."""

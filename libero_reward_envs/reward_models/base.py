@@ -33,6 +33,8 @@ EPISODE_LENGTH_KEY = "episode/length"
 # Strings, so that a method's libraries are imported when a model of it is loaded, not before.
 REWARD_MODEL_CLASSES: dict[str, str] = {
     "RRDRewardModel": "libero_reward_envs.reward_models.rrd:RRDRewardModel",
+    "UniformRewardModel": "libero_reward_envs.reward_models.redistribution:UniformRewardModel",
+    "IRCRRewardModel": "libero_reward_envs.reward_models.redistribution:IRCRRewardModel",
 }
 
 

@@ -90,8 +90,9 @@ class RRDRewardModel(PretrainedRewardModel):
         }
 
     def get_weights(self) -> dict[str, np.ndarray]:
-        """Return weights and normalisation by name, on the CPU."""
-        return {name: value.cpu().numpy() for name, value in self.network.state_dict().items()}
+        """Return copies of weights and normalisation by name, on the CPU."""
+        state = self.network.state_dict()
+        return {name: np.array(value.cpu().numpy()) for name, value in state.items()}
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Take over weights and normalisation."""

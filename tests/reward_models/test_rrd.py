@@ -7,11 +7,11 @@ import torch
 from libero_reward_envs.data import Episode, EpisodeWriter, load_episodes
 from libero_reward_envs.reward_models.base import Transitions
 from libero_reward_envs.reward_models.checks import check_reward_model
+from libero_reward_envs.reward_models.episode_store import EpisodeStore
 from libero_reward_envs.reward_models.rrd import (
     RRDRewardModel,
     fit_rrd,
 )
-from libero_reward_envs.reward_models.episode_store import EpisodeStore
 from libero_reward_envs.reward_models.rrd_data import SubsequenceSampler
 
 
