@@ -4,15 +4,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from libero_reward_envs.wrappers.episodic_reward import EpisodicReward
     from libero_reward_envs.wrappers.learned_reward import LearnedReward
     from libero_reward_envs.wrappers.record_episodes import RecordEpisodes
     from libero_reward_envs.wrappers.reward_mix import RewardMix
     from libero_reward_envs.wrappers.vec_learned_reward import VecLearnedReward
 
-__all__ = ["LearnedReward", "RecordEpisodes", "RewardMix", "VecLearnedReward"]
+__all__ = ["EpisodicReward", "LearnedReward", "RecordEpisodes", "RewardMix", "VecLearnedReward"]
 
 # Loaded at first use, because the vector wrappers import Stable-Baselines3 and with it torch.
 _MODULES = {
+    "EpisodicReward": "libero_reward_envs.wrappers.episodic_reward",
     "RecordEpisodes": "libero_reward_envs.wrappers.record_episodes",
     "LearnedReward": "libero_reward_envs.wrappers.learned_reward",
     "RewardMix": "libero_reward_envs.wrappers.reward_mix",

@@ -18,6 +18,7 @@ from libero_reward_envs.wrappers.reward_mix import (
     RewardMode,
     check_action_space,
     select_observations,
+    warn_of_another_task,
 )
 
 
@@ -111,6 +112,8 @@ class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
     ) -> tuple[Any, dict[str, Any]]:
         """Reset the env."""
         observation, info = self.env.reset(seed=seed, options=options)
+        if self._observation is None:
+            warn_of_another_task(self.reward_model, info.get("task"))
         self._observation = self._select(observation)
         if training := self.online_training:
             training.finish_open_episodes()  # a time limit outside this wrapper is not seen here

@@ -1,5 +1,6 @@
 """How the env's own reward and the model's become the reward an agent sees."""
 
+import warnings
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -178,6 +179,22 @@ def check_observation_keys(keys: Any, space: gym.Space, extra_keys: Collection[s
         raise ValueError(
             f"The reward model reads {', '.join(map(repr, missing))}, which is not among the "
             f"observations: {', '.join(available)}."
+        )
+
+
+def warn_of_another_task(model: object, task: Any) -> None:
+    """Warn if the model says what it was fitted to, and `task` is none of it.
+
+    Args:
+        model: A reward model, whose `training["tasks"]` may name tasks.
+        task: What the env's info calls its task, or None.
+    """
+    known = [name for name in getattr(model, "training", {}).get("tasks", ()) if name]
+    if task and known and task not in known:
+        warnings.warn(
+            f"The reward model was fitted to {', '.join(known)}, the env is {task}. Its rewards "
+            "mean nothing there, unless it was made to carry over.",
+            stacklevel=3,
         )
 
 

@@ -20,6 +20,7 @@ from libero_reward_envs.wrappers.reward_mix import (
     RewardMode,
     check_action_space,
     select_observations,
+    warn_of_another_task,
 )
 
 
@@ -94,6 +95,9 @@ class VecLearnedReward(VecEnvWrapper):
     def reset(self) -> VecEnvObs:
         """Reset all envs."""
         observations = self.venv.reset()
+        if self._observations is None:
+            for task in {info.get("task") for info in self.venv.reset_infos}:
+                warn_of_another_task(self.reward_model, task)
         if training := self.online_training:
             training.forget_open_episodes()
         self._observations = self._select(observations)

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from libero_reward_envs.atomic_files import write_atomically
+
 CONFIG_FILE = "config.json"
 _TIMES_FILE = "times.json"
 _PARTIAL_SUFFIX = ".partial"
@@ -118,9 +120,7 @@ class RunFolder:
 
     def write_bytes(self, name: str, value: bytes) -> None:
         """Write a result whole or not at all."""
-        partial = self / (name + _PARTIAL_SUFFIX)
-        partial.write_bytes(value)
-        os.replace(partial, self / name)
+        write_atomically(self / name, [value], temporary=self / (name + _PARTIAL_SUFFIX))
 
     @contextlib.contextmanager
     def new_folder(self, name: str) -> Iterator[Path]:

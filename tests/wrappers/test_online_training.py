@@ -1,3 +1,4 @@
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -152,3 +153,29 @@ def test_libero_rrd_learns_online_without_any_model():
     # The time limit stands outside: an episode counts from the reset on.
     assert versions == [0, 0, 0, 0, 0, *range(1, 6)]
     env.close()
+
+
+class _TaskEnv(gym.Wrapper):
+    """Tells a task in its infos, as LIBERO's envs do."""
+
+    def reset(self, **arguments):
+        observation, info = self.env.reset(**arguments)
+        return observation, {**info, "task": "suite/close"}
+
+
+def test_a_model_of_another_task_is_warned_of_once():
+    model = RRDRewardModel({"state": (3,)}, 1)
+    model.training = {"tasks": ["suite/open"]}
+    env = LearnedReward(_TaskEnv(make_env()), model)
+    with pytest.warns(UserWarning, match="fitted to suite/open, the env is suite/close"):
+        env.reset()
+    venv = VecLearnedReward(DummyVecEnv([lambda: _TaskEnv(make_env())] * 2), model)
+    with pytest.warns(UserWarning, match="fitted to suite/open, the env is suite/close") as caught:
+        venv.reset()
+    assert len(caught) == 1
+    model.training = {"tasks": ["suite/open", "suite/close"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env.reset()
+        LearnedReward(_TaskEnv(make_env()), model).reset()
+        VecLearnedReward(DummyVecEnv([make_env]), model).reset()
