@@ -21,6 +21,10 @@ ARGUMENTS = {
         *("--total-timesteps", "60", "--eval-episodes", "1", "--episode-steps", "20"),
         *("--reward-model", "{folder}/reward", "--out", "{folder}/agent.zip"),
     ],
+    "train_sac_online.py": [
+        *("--env-id", "InvertedDoublePendulum-v5", "--total-timesteps", "120"),
+        *("--learning-starts", "60", "--save-freq", "50", "--folder", "{folder}"),
+    ],
     "train_ppo.py": [
         *("--total-timesteps", "32", "--n-envs", "2", "--n-steps", "16"),
         *("--reward-model", "{folder}/reward", "--out", "{folder}/agent.zip"),
@@ -30,6 +34,7 @@ LAST_LINES = {
     "make_environment.py": "Picture: ",
     "compose_wrappers.py": "12 steps towards the object: env return 0.00, learned 0.",
     "train_sac.py": "True success: 0/1 (95 % interval 0.00 to 0.79)",
+    "train_sac_online.py": "60 reward steps; true return ",
     "train_ppo.py": "Trained for 32 steps",
 }
 
