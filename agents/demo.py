@@ -91,13 +91,15 @@ def train_agent(
     seed: int,
 ) -> None:
     """Train SAC on the fitted reward, with demonstrations in its replay buffer from the start."""
+    from libero_reward_envs.agents.prefill import fill_replay_buffer
     from libero_reward_envs.factory import make_vec_env
 
     model = load_reward(run)
     venv = make_vec_env("Libero-v0", seed=seed, reward_model=model, **env_arguments)
     try:
         agent = make_sac(venv, seed)
-        add_demonstrations(agent, demonstrations, model)
+        assert agent.replay_buffer is not None
+        fill_replay_buffer(agent.replay_buffer, demonstrations, model)
         with (
             run.new_folder(AGENT_FOLDER) as folder,
             tqdm(total=total_timesteps, desc="train SAC", unit="step") as bar,
@@ -115,26 +117,6 @@ def make_sac(env: "VecEnv | Any", seed: int) -> "SAC":
     from stable_baselines3 import SAC
 
     return SAC("MlpPolicy", env, seed=seed, device="cpu", **SAC_ARGUMENTS)
-
-
-def add_demonstrations(agent: "SAC", demonstrations: EpisodeDataset, model: RRDRewardModel) -> None:
-    """Put recorded transitions into the replay buffer, with the reward the agent would be given."""
-    buffer = agent.replay_buffer
-    assert buffer is not None
-    for index in range(len(demonstrations)):
-        transitions = demonstrations.read(index, model.observation_keys).transitions()
-        rewards = model.compute_reward(transitions)
-        states = transitions.observations["state"], transitions.next_observations["state"]
-        for step in range(len(rewards)):
-            rows = slice(step, step + 1)
-            buffer.add(
-                states[0][rows],
-                states[1][rows],
-                transitions.actions[rows],
-                rewards[rows],
-                transitions.terminated[rows],
-                [{}],
-            )
 
 
 def evaluate_agents(

@@ -21,6 +21,8 @@ from libero_reward_envs.reward_models.base import (
 )
 from libero_reward_envs.wrappers.reward_mix import RewardMix, check_action_space
 
+_KNOWN_LATE = (EPISODE_RETURN_KEY, EPISODE_LENGTH_KEY)
+
 
 class _Row(NamedTuple):
     observation: dict[str, np.ndarray]
@@ -116,9 +118,12 @@ def _stream(
     reward_mix: RewardMix | None,
 ) -> Iterator[_Row]:
     """Yield the rows of one column, one episode in memory at a time."""
+    wanted = _spaces(buffer)
+    read_too = () if reward_model is None else reward_model.observation_keys
+    keys = [*wanted, *(key for key in read_too if key not in {*wanted, *_KNOWN_LATE})]
     n_left = n_rows
     for index in itertools.chain(episodes, itertools.cycle(range(len(source)))):
-        episode = source.read(index)
+        episode = source.read(index, keys)  # images that nobody reads stay on the disk
         observations = _fit_observations(buffer, episode, index)
         rewards = _compute_rewards(episode, reward_model, reward_mix)
         for step in range(min(len(episode), n_left)):
@@ -158,13 +163,6 @@ def _add(buffer: ReplayBuffer, rows: Sequence[_Row]) -> None:
 
 def _fit_observations(buffer: ReplayBuffer, episode: Episode, index: int) -> dict[str, np.ndarray]:
     """Return the observations that the buffer holds, of its shapes."""
-    space = buffer.observation_space
-    wanted = space.spaces if isinstance(space, spaces.Dict) else {BOX_OBSERVATION_KEY: space}
-    if missing := [key for key in wanted if key not in episode.observations]:
-        raise ValueError(
-            f"Expected the observations {', '.join(wanted)}, got none named "
-            f"{', '.join(missing)} in episode {index}. It has: {', '.join(episode.observations)}."
-        )
     if episode.actions.shape[1] != buffer.action_dim:
         raise ValueError(
             f"Expected {buffer.action_dim} actions, got {episode.actions.shape[1]} in episode "
@@ -172,8 +170,13 @@ def _fit_observations(buffer: ReplayBuffer, episode: Episode, index: int) -> dic
         )
     return {
         key: _fit(episode.observations[key], part, f"{key!r} in episode {index}")
-        for key, part in wanted.items()
+        for key, part in _spaces(buffer).items()
     }
+
+
+def _spaces(buffer: ReplayBuffer) -> Mapping[str, spaces.Space]:
+    space = buffer.observation_space
+    return space.spaces if isinstance(space, spaces.Dict) else {BOX_OBSERVATION_KEY: space}
 
 
 def _fit(array: np.ndarray, space: spaces.Space, name: str) -> np.ndarray:
