@@ -33,7 +33,9 @@ parser.add_argument("--folder", default="sac_online")
 arguments = parser.parse_args()
 
 env = EpisodicReward(gym.make(arguments.env_id))
-state_size, action_size = env.observation_space.shape[0], env.action_space.shape[0]
+state_size, action_size = (
+    gym.spaces.flatdim(space) for space in (env.observation_space, env.action_space)
+)
 # The published method: returns of some units a step need neither scale nor offset. For LIBERO's
 # returns of 0 and 1, fit a reward to recorded episodes first and let that one learn on.
 trainer = RRDTrainer(RRDRewardModel({"state": (state_size,)}, action_size, normalize=False))

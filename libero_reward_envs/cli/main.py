@@ -1,10 +1,12 @@
 """`libero-reward <command>`: one thin file a command, and errors without a traceback."""
 
+import dataclasses
 import importlib
 import os
 import sys
+import typing
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -16,6 +18,7 @@ COMMANDS = {
     "train-rrd": ("libero_reward_envs.cli.train_rrd", "TrainRRDArgs"),
 }
 
+_TRUTH = {"true": True, "false": False}
 _DEBUG_VARIABLE = "LIBERO_REWARD_ENVS_DEBUG"
 
 
@@ -23,8 +26,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command that the arguments name; exit status 1 after an error, 130 after Ctrl-C."""
     modules = {name: importlib.import_module(module) for name, (module, _) in COMMANDS.items()}
     choices = {name: getattr(modules[name], COMMANDS[name][1]) for name in COMMANDS}
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in choices:
+        words = write_out_flags(words, choices[words[0]])
     args: Any = tyro.cli(
-        _union(choices), prog="libero-reward", description=_description(), args=argv
+        _union(choices), prog="libero-reward", description=_description(), args=words
     )
     command = next(name for name, choice in choices.items() if isinstance(args, choice))
     warnings.showwarning = _show_warning
@@ -38,6 +44,46 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         print(f"libero-reward {command}: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def write_out_flags(words: Sequence[str], arguments: type) -> list[str]:
+    """Return the command line with `--flag True` and `--flag=False` as `--flag` and `--no-flag`.
+
+    Args:
+        words: The command line.
+        arguments: The dataclass of arguments, whose fields of type bool are the flags.
+
+    Example:
+        >>> @dataclasses.dataclass
+        ... class Arguments:
+        ...     save_final: bool = True
+        >>> write_out_flags(["--save_final", "False", "--tag", "True"], Arguments)
+        ['--no-save-final', '--tag', 'True']
+    """
+    flags = {f"--{name.replace('_', '-')}" for name in _find_flags(arguments)}
+    written: list[str] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        name = name.replace("_", "-")
+        if equals and name in flags and value.lower() in _TRUTH:
+            written.append(_name_flag(name, value))
+        elif word.lower() in _TRUTH and written and written[-1] in flags:
+            written[-1] = _name_flag(written[-1], word)
+        else:
+            written.append(name if name in flags and not equals else word)
+    return written
+
+
+def _name_flag(name: str, value: str) -> str:
+    return name if _TRUTH[value.lower()] else f"--no-{name.removeprefix('--')}"
+
+
+def _find_flags(arguments: type) -> Iterator[str]:
+    for name, kind in typing.get_type_hints(arguments).items():
+        if kind is bool:
+            yield name
+        elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            yield from _find_flags(kind)
 
 
 def _union(choices: dict[str, type]) -> Any:

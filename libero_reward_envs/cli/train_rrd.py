@@ -2,91 +2,151 @@
 
 Writes a reward model that `LiberoRRD-v0`, `LearnedReward` and `VecLearnedReward` take:
 `config.json`, `model.safetensors` and a card, `README.md`, with how well it tells held-out
-successes from failures.
+successes from failures. Beside it lie the curves of the training and its checkpoints, from which
+the same command goes on after a stop.
 """
 
-import dataclasses
+import sys
+import warnings
 from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from libero_reward_envs.cli.train_rrd_args import TrainRRDArgs
 
-@dataclasses.dataclass(frozen=True)
-class TrainRRDArgs:
-    """Fit an RRD reward to recorded episodes, successes and failures."""
+if TYPE_CHECKING:
+    from libero_reward_envs.checkpoints import Checkpoint
+    from libero_reward_envs.cli.train_rrd_plan import TrainingPlan
+    from libero_reward_envs.data.episodes import EpisodeDataset
+    from libero_reward_envs.reward_models.rrd import RRDRewardModel
 
-    data: Path
-    """File of episodes, as `libero-reward collect` writes it."""
-    out: Path
-    """Folder for the reward model."""
-    test: Path | None = None
-    """Further episodes, to judge the finished reward on; they choose nothing."""
-    steps: int = 10_000
-    """Steps of the optimiser; 4 episodes x 64 steps each."""
-    learning_rate: float = 3e-4
-    """Of Adam."""
-    holdout_fraction: float = 0.2
-    """Share of the episodes that are held out, to judge the reward."""
-    offset_margin: float = 0.25
-    """How far below zero the reward is put, in spreads of the reward: a reward above zero makes an
-    agent linger rather than finish. Negative for no offset."""
-    seed: int = 0
-    """Draws the held-out episodes, the initial weights and the batches."""
-    device: str = "cpu"
-    """Where the model is fitted."""
+__all__ = ["TrainRRDArgs", "main"]
 
 
 def main(args: TrainRRDArgs) -> None:
     """Fit, judge on held-out episodes, save."""
     import numpy as np
-    from tqdm import tqdm
 
-    from libero_reward_envs.data import load_episodes
+    from libero_reward_envs.cli import train_rrd_data
+    from libero_reward_envs.cli.train_rrd_plan import DEFAULT_TAG, make_command, make_plan
     from libero_reward_envs.evaluation.reward_quality import judge_reward, split_episodes
-    from libero_reward_envs.reward_models.rrd import fit_rrd
 
-    dataset = load_episodes(args.data)
-    rng = np.random.default_rng(args.seed)
+    plan = make_plan(args)
+    print(*plan.notes, sep="\n", end="\n" if plan.notes else "")
+    dataset = train_rrd_data.read_dataset(plan.data, args.env)
+    if args.libero_image_size is not None:
+        train_rrd_data.check_image_size(dataset, args.observation_keys, args.libero_image_size)
+    rng = np.random.default_rng(args.schedule.seed)
     train, holdout = split_episodes(dataset, args.holdout_fraction, rng)
-    print(f"{args.data}: {len(train)} episodes to fit, {len(holdout)} held out.")
-    with tqdm(total=args.steps, desc="RRD", unit="step") as bar:
-
-        def show(report: Mapping[str, float]) -> None:
-            bar.update(int(report["step"]) - bar.n)
-            bar.set_postfix({name: f"{report[name]:.2e}" for name in report if name != "step"})
-
-        model = fit_rrd(
-            train,
-            n_steps=args.steps,
-            learning_rate=args.learning_rate,
-            offset_margin=None if args.offset_margin < 0 else args.offset_margin,
-            holdout=holdout,
-            on_progress=show,
-            seed=args.seed,
-            device=args.device,
-        )
-    quality = judge_reward(model, holdout)
-    model.training |= {"command": _command(args), "holdout": quality}
-    _print_quality(f"{len(holdout)} held-out episodes", quality)
+    test = None
     if args.test is not None:
-        tested = judge_reward(model, load_episodes(args.test))
+        test = train_rrd_data.read_dataset(args.test, args.env)
+        train_rrd_data.check_test_episodes(train, test, args.observation_keys, str(args.test))
+    print(
+        f"{plan.data}: {len(train)} episodes to fit, {len(holdout)} held out; "
+        f"{plan.n_steps} steps, episodes in each: {plan.fit['episodes_per_step']}."
+    )
+    model = _fit(plan, args.tag or DEFAULT_TAG, train, holdout)
+    quality = judge_reward(model, holdout)
+    model.training |= {"command": make_command(args), "tag": args.tag, "holdout": quality}
+    _print_quality(f"{len(holdout)} held-out episodes", quality)
+    if args.test is not None and test is not None:
+        tested = judge_reward(model, test)
         model.training["test"] = {"data": args.test.name, **tested}
         _print_quality(args.test.name, tested)
-    model.save_pretrained(args.out)
-    print(f"Reward model: {args.out}")
+    print(f"Curves: {plan.out}")
+    if args.save_final:
+        model.save_pretrained(plan.out)
+        print(f"Reward model: {plan.out}")
+    else:
+        print(
+            f"No reward model is written, as --no-save-final says. Checkpoints: {plan.checkpoints}"
+        )
 
 
-def _command(args: TrainRRDArgs) -> str:
-    """The command that makes this reward again, given the same episodes."""
-    options = {
-        field.name: getattr(args, field.name)
-        for field in dataclasses.fields(args)
-        if getattr(args, field.name) != field.default
-    }
-    words = [
-        f"--{name.replace('_', '-')} {value.name if isinstance(value, Path) else value}"
-        for name, value in options.items()
-    ]
-    return " ".join(["libero-reward train-rrd", *words])
+def _fit(
+    plan: "TrainingPlan", name: str, train: "EpisodeDataset", holdout: "EpisodeDataset"
+) -> "RRDRewardModel":
+    """Train with a progress bar and curves, from the newest checkpoint on."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from libero_reward_envs.evaluation.training_logs import RewardTrainingLog
+    from libero_reward_envs.reward_models.rrd import fit_rrd
+
+    checkpoint = _read_checkpoint(plan)
+    first_step, history = 0, []
+    if checkpoint is not None:
+        first_step, history = checkpoint.step, checkpoint.values["run"]["history"]
+    true_return = float(np.mean([summary.episode_return for summary in holdout.summaries()]))
+    log = RewardTrainingLog(plan.out, name, history, true_return=true_return)
+    with tqdm(total=plan.n_steps, initial=first_step, desc="RRD", unit="step") as bar:
+
+        def show(report: Mapping[str, float]) -> None:
+            bar.set_postfix(_shorten(report), refresh=False)
+            bar.update(int(report["step"]) - bar.n)
+            log.add(report)
+
+        try:
+            model = fit_rrd(
+                train,
+                n_steps=plan.n_steps,
+                holdout=holdout,
+                on_progress=show,
+                checkpoint_folder=plan.checkpoints,
+                save_freq=plan.save_freq,
+                **plan.fit,
+            )
+            log.finish()
+        except KeyboardInterrupt:
+            _say_how_to_go_on(plan)
+            raise
+        finally:
+            log.close()
+    return model
+
+
+def _read_checkpoint(plan: "TrainingPlan") -> "Checkpoint | None":
+    """Return the newest checkpoint, if any, and say what becomes of it.
+
+    Raises:
+        ValueError: If it is no reward training's, or of a longer one.
+    """
+    from libero_reward_envs.checkpoints import read_newest_checkpoint
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `fit_rrd` reads it again and warns
+        checkpoint = read_newest_checkpoint(plan.checkpoints)
+    if checkpoint is None:
+        return None
+    if not {"belongs_to", "run"} <= checkpoint.values.keys():
+        raise ValueError(
+            f"Expected checkpoints of a reward's training, {str(checkpoint.path)!r} is of another. "
+            "Choose another folder with --checkpoint-dir or --out."
+        )
+    if checkpoint.step > plan.n_steps:
+        raise ValueError(
+            f"{str(checkpoint.path)!r} is of step {checkpoint.step}, this training ends at "
+            f"{plan.n_steps}. Ask for as many steps or more, or choose another folder."
+        )
+    if checkpoint.step == plan.n_steps:
+        print(f"The training in {plan.checkpoints} is finished: step {checkpoint.step}.")
+    else:
+        print(f"Resuming at step {checkpoint.step} of {plan.n_steps}.")
+    return checkpoint
+
+
+def _say_how_to_go_on(plan: "TrainingPlan") -> None:
+    from libero_reward_envs.checkpoints import read_newest_checkpoint
+
+    newest = read_newest_checkpoint(plan.checkpoints)
+    found = "There is no checkpoint yet" if newest is None else f"Newest checkpoint: {newest.path}"
+    print(f"\n{found}. The same command goes on from there.", file=sys.stderr)
+
+
+def _shorten(report: Mapping[str, float]) -> dict[str, str]:
+    """Return what the progress bar shows of a report."""
+    names = {"loss": "loss", "holdout_loss": "held_out", "cumulative_reward_mean": "return"}
+    return {short: f"{report[name]:.2e}" for name, short in names.items() if name in report}
 
 
 def _print_quality(title: str, quality: Mapping[str, object]) -> None:

@@ -1,5 +1,6 @@
 """Finished episodes in flat arrays, from which any steps are gathered at once."""
 
+import hashlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 
@@ -117,6 +118,14 @@ class EpisodeStore:
         observations = {f"observations/{k}": a[rows] for k, a in self._observations.items()}
         index = {"lengths": lengths, "returns": returns, "terminated": terminated}
         return {**observations, "actions": self._actions[self._rows(extra=0)], **index}
+
+    def compute_digest(self) -> str:
+        """Return the SHA-256 of all episodes."""
+        digest = hashlib.sha256()
+        for name, array in sorted(self.get_state().items()):
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     def set_state(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Hold the episodes of this state instead of those there are.

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from libero_reward_envs.checkpoints import read_newest_checkpoint, write_checkpoint
+from libero_reward_envs.checkpoints import Checkpoint, read_newest_checkpoint, write_checkpoint
 from libero_reward_envs.reward_models.episode_store import EpisodeStore
 from libero_reward_envs.reward_models.rrd_model import RRDRewardModel
 from libero_reward_envs.reward_models.rrd_trainer import RRDTrainer
 
 _logger = logging.getLogger(__name__)
 
-# A run may be continued for longer; how often it reports does not change what it learns.
-_MAY_DIFFER = ("n_steps", "log_interval")
+# A run may be continued for longer; the others do not change what it learns.
+_MAY_DIFFER = ("n_steps", "log_interval", "offset_margin")
 
 
 class RRDRun:
@@ -78,23 +78,16 @@ def train_with_checkpoints(
     Raises:
         ValueError: If that one belongs to other arguments or data.
     """
-    fixed = {name: value for name, value in arguments.items() if name not in _MAY_DIFFER}
-    data = {"n_steps_per_episode": run.data.lengths.tolist(), "returns": run.data.returns.tolist()}
+    sizes = run.trainer.model.arguments
+    belongs_to = {
+        "observation_shapes": sizes["observation_shapes"],
+        "action_size": sizes["action_size"],
+        **{name: value for name, value in arguments.items() if name not in _MAY_DIFFER},
+        "episodes": run.data.compute_digest(),
+    }
     checkpoint = read_newest_checkpoint(folder)
     if checkpoint is not None:
-        for name, expected, found in [
-            *(
-                (name, value, checkpoint.values["arguments"].get(name))
-                for name, value in fixed.items()
-            ),
-            ("the lengths or returns of the dataset", data, checkpoint.values["data"]),
-        ]:
-            if found != expected:
-                shown = "" if name.startswith("the ") else f": {found!r}, now {expected!r}"
-                raise ValueError(
-                    f"{checkpoint.path} belongs to a training that differs in {name}{shown}. "
-                    "Continue with the same arguments and data, or choose another folder."
-                )
+        _check_belongs(checkpoint, belongs_to)
         run.set_state(checkpoint.arrays, checkpoint.values["run"])
     while run.trainer.n_steps < n_steps:
         step = run.trainer.n_steps
@@ -102,8 +95,23 @@ def train_with_checkpoints(
         run.train_until(target, last=target == n_steps)
         arrays, values = run.get_state()
         write_checkpoint(
-            folder, run.trainer.n_steps, arrays, {"arguments": fixed, "data": data, "run": values}
+            folder, run.trainer.n_steps, arrays, {"belongs_to": belongs_to, "run": values}
         )
+
+
+def _check_belongs(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> None:
+    found = checkpoint.values.get("belongs_to")
+    if found is None or "run" not in checkpoint.values:
+        raise ValueError(
+            f"{checkpoint.path} is not a checkpoint of fit_rrd. Choose another folder."
+        )
+    for name, value in expected.items():
+        if found.get(name) != value:
+            shown = "" if name == "episodes" else f": {found.get(name)!r}, now {value!r}"
+            raise ValueError(
+                f"{checkpoint.path} belongs to a training that differs in {name}{shown}. Continue "
+                "with the same arguments and data, or choose another folder."
+            )
 
 
 def predict_rewards(model: RRDRewardModel, data: EpisodeStore) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from libero_reward_envs.checkpoints import read_newest_checkpoint
+from libero_reward_envs.checkpoints import read_newest_checkpoint, write_checkpoint
 from libero_reward_envs.data.episodes import Episode
 from libero_reward_envs.reward_models.checks import check_reward_model
 from libero_reward_envs.reward_models.episode_store import EpisodeStore
@@ -218,8 +218,11 @@ def test_checkpoints_of_other_arguments_or_data_are_refused_and_kept(tmp_path):
     first = fit_rrd(make_episodes(), n_steps=20, checkpoint_folder=tmp_path, save_freq=5)
     with pytest.raises(ValueError, match=r"differs in learning_rate: 0\.0003, now 0\.01"):
         fit_rrd(make_episodes(), n_steps=20, learning_rate=0.01, checkpoint_folder=tmp_path)
-    with pytest.raises(ValueError, match="differs in the lengths or returns of the dataset"):
+    with pytest.raises(ValueError, match=r"differs in episodes\. Continue"):
         fit_rrd(make_episodes(seed=2), n_steps=20, checkpoint_folder=tmp_path)
+    write_checkpoint(tmp_path / "other", 3, {"weights": np.zeros(2)}, {"made_by": "something else"})
+    with pytest.raises(ValueError, match="is not a checkpoint of fit_rrd"):
+        fit_rrd(make_episodes(), n_steps=20, checkpoint_folder=tmp_path / "other")
     again = fit_rrd(make_episodes(), n_steps=20, checkpoint_folder=tmp_path, save_freq=5)
     assert weights_equal(first, again)
     assert again.training["history"] == first.training["history"]
