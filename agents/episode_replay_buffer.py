@@ -26,8 +26,9 @@ class EpisodeReplayBuffer(DictReplayBuffer):
     can be drawn from: `lengths`, `returns` and `gather`, which gives observations that are raw,
     also under `VecNormalize` (there SB3 restores last observations only within `clip_obs`).
 
-    An env that was reset before its episode ended is noticed, because its next observation is not
-    the one announced: that episode never counts as finished, and n-step returns stop there.
+    An env that was reset before its episode ended is noticed where its next observation is not the
+    one announced (`TrainRewardModel` tells of resets that leave no such trace): that episode never
+    counts as finished, and n-step returns stop there.
 
     Args:
         buffer_size: Transitions, of all envs together.
@@ -141,7 +142,7 @@ class EpisodeReplayBuffer(DictReplayBuffer):
         indexed, values = self.episodes.get_state()
         arrays = {name: array[: self.size()] for name, array in self._ring_arrays().items()}
         arrays |= {f"episodes/{name}": array for name, array in indexed.items()}
-        return arrays, {**values, "n_rows": self.buffer_size, "n_envs": self.n_envs}
+        return arrays, {**values, **self._settings()}
 
     def set_state(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
         """Hold what the buffer held that gave this state.
@@ -149,7 +150,7 @@ class EpisodeReplayBuffer(DictReplayBuffer):
         Raises:
             ValueError: If that buffer was made otherwise; then nothing changes.
         """
-        for name, own in (("n_rows", self.buffer_size), ("n_envs", self.n_envs)):
+        for name, own in self._settings().items():
             if values.get(name) != own:
                 raise ValueError(
                     f"Expected the state of a buffer with {name} {own}, got {values.get(name)}. "
@@ -164,6 +165,15 @@ class EpisodeReplayBuffer(DictReplayBuffer):
         for name, array in ring.items():
             array[:n_filled] = arrays[name]
         self.pos, self.full = n_added % self.buffer_size, n_added >= self.buffer_size
+
+    def _settings(self) -> dict[str, Any]:
+        """What must be the same for a state to fit, as JSON would hold it."""
+        return {
+            "n_rows": self.buffer_size,
+            "n_envs": self.n_envs,
+            "n_steps": self.n_steps,
+            "gamma": self.gamma,
+        }
 
     def _ring_arrays(self) -> dict[str, np.ndarray]:
         """Return all arrays with a row a step and a column an env."""

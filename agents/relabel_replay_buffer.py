@@ -225,6 +225,18 @@ class RelabelReplayBuffer(EpisodeReplayBuffer):
         self.reward_mix.n_rewards = int(values["n_rewards"])
         self.reward_mix.n_changed = int(values["n_changed"])
 
+    def _settings(self) -> dict[str, Any]:
+        mix = self.reward_mix
+        return {
+            **super()._settings(),
+            "relabel": self.relabel,
+            "max_age": self.max_age,
+            "mode": mix.mode,
+            "env_weight": mix.env_weight,
+            "model_weight": mix.model_weight,
+            "step_cost": mix.step_cost,
+        }
+
     def _ring_arrays(self) -> dict[str, np.ndarray]:
         arrays = super()._ring_arrays()
         if self.relabel != "always":

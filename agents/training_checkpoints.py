@@ -11,12 +11,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from libero_reward_envs.agents.agent_state import describe_agent, get_agent_state, set_agent_state
+from libero_reward_envs.agents.relabel_replay_buffer import RelabelReplayBuffer
 from libero_reward_envs.agents.replay_state import (
     check_replay_buffer,
     get_replay_state,
     set_replay_state,
 )
-from libero_reward_envs.agents.train_reward_model import TrainRewardModel
+from libero_reward_envs.agents.train_reward_model import TrainRewardModel, check_same_model
 from libero_reward_envs.checkpoints import (
     check_no_later_checkpoint,
     read_newest_checkpoint,
@@ -51,7 +52,8 @@ class SaveCheckpoints(BaseCallback):
 
     Raises:
         ValueError: If `save_freq` or `keep` is below 1, or `identity` is not JSON. When training
-            begins, if the folder holds a later checkpoint, or if callbacks stand in a wrong order.
+            begins, if the folder holds a later checkpoint, if callbacks stand in a wrong order, or
+            if `TrainRewardModel` has another trainer.
         TypeError: When training begins, if the replay buffer's state cannot be taken.
     """
 
@@ -81,6 +83,12 @@ class SaveCheckpoints(BaseCallback):
         if isinstance(self.model, OffPolicyAlgorithm):
             check_replay_buffer(self.model.replay_buffer)
         siblings = _flatten(self.locals.get("callback"))
+        for callback in siblings:
+            if isinstance(callback, TrainRewardModel) and callback.trainer is not self._trainer:
+                raise ValueError(
+                    "TrainRewardModel trains a reward that SaveCheckpoints does not keep. Give "
+                    "SaveCheckpoints the same `trainer`."
+                )
         later = siblings[siblings.index(self) + 1 :] if self in siblings else []
         if any(isinstance(callback, TrainRewardModel) for callback in later):
             raise ValueError(
@@ -173,6 +181,9 @@ def resume_training(
     expected = _describe(agent, trainer, _check_identity(identity))
     _check_description(checkpoint.values.get("description"), expected, checkpoint.path)
     arrays, values = checkpoint.arrays, checkpoint.values
+    buffer = getattr(agent, "replay_buffer", None)
+    if trainer is not None and isinstance(buffer, RelabelReplayBuffer):
+        check_same_model(buffer, trainer)
     if trainer is not None:  # the first, because it may yet refuse
         trainer.set_state(_select(arrays, "trainer"), values["trainer"])
     if isinstance(agent, OffPolicyAlgorithm):

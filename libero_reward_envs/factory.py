@@ -44,7 +44,8 @@ def make_rrd_env(
         model_weight: See `LearnedReward`.
         step_cost: See `LearnedReward`.
         online: Whether the model goes on learning from the episodes that pass. Where no model is
-            given and none ships, a new one learns from nothing.
+            given and none ships, a new one learns from nothing. The reward is this env's alone: for
+            several envs use `VecLearnedReward`.
         online_kwargs: See `LearnedReward`.
         env_kwargs: The other keyword arguments of `LiberoEnv`.
 
@@ -138,7 +139,8 @@ def make_vec_env(
         env_kwargs: Keyword arguments of `gym.make`.
 
     Raises:
-        ValueError: If `n_envs` is not positive, or an argument is wrong for the environment.
+        ValueError: If `n_envs` is not positive, an argument is wrong for the environment, or each
+            of several environments would learn a reward of its own.
     """
     from stable_baselines3.common.utils import set_random_seed
     from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
@@ -147,6 +149,12 @@ def make_vec_env(
 
     if n_envs < 1:
         raise ValueError(f"`n_envs` must be at least 1, got {n_envs}.")
+    if n_envs > 1 and env_kwargs.get("online"):
+        raise ValueError(
+            f"online=True of {env_id!r} gives each env a reward that learns by itself, {n_envs} of "
+            "them. For one reward give `reward_model` and reward_kwargs={'online': True}, with an "
+            "id that has no learned reward of its own."
+        )
     makers = [_EnvMaker(env_id, env_kwargs) for _ in range(n_envs)]
     in_subprocesses = n_envs > 1 if subprocesses is None else subprocesses
     venv: VecEnv = SubprocVecEnv(makers) if in_subprocesses else DummyVecEnv(makers)  # pyright: ignore

@@ -1,5 +1,6 @@
 """Training of a reward model inside the wrapper that applies it, from the steps that pass."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from libero_reward_envs.data.episodes import Episode
 from libero_reward_envs.reward_models.base import RewardModel, Transitions
 from libero_reward_envs.reward_models.episode_store import EpisodeStore
+from libero_reward_envs.reward_models.rrd_data import N_EPISODES_TO_VARY, warn_of_equal_returns
 from libero_reward_envs.reward_models.training import RewardTrainer
 from libero_reward_envs.wrappers.reward_mix import LazyRewardModel
 
@@ -41,7 +43,10 @@ class OnlineTraining:
         self.store = EpisodeStore(trainer.model.observation_keys, capacity)
         self.losses: dict[str, float] = {}
         self._steps_per_env_step = steps_per_env_step
-        self._open: list[list[tuple[Transitions, int, float]]] = [[] for _ in range(n_envs)]
+        self._capacity = capacity
+        self._checked_returns = False
+        # None for an episode that was given up.
+        self._open: list[list[tuple[Transitions, int, float]] | None] = [[] for _ in range(n_envs)]
 
     @property
     def model(self) -> RewardModel:
@@ -63,10 +68,8 @@ class OnlineTraining:
 
     def finish_open_episodes(self) -> None:
         """Count what was collected of open episodes as episodes that ran out of time."""
-        for index, steps in enumerate(self._open):
-            if steps:
-                self.store.append(_join(steps))
-                self._open[index] = []
+        for index in range(len(self._open)):
+            self._finish(index)
 
     def record(self, transitions: Transitions, env_rewards: np.ndarray, dones: np.ndarray) -> None:
         """Take a step of all envs, and train.
@@ -75,13 +78,39 @@ class OnlineTraining:
             transitions: One of each env; next observations as before an env reset itself.
             env_rewards: The env's own rewards, shape (n,).
             dones: Whether the episode is over, by its end or by time, shape (n,).
+
+        Raises:
+            ValueError: If an action is outside [-1, 1], or a reward is not finite.
         """
+        if np.abs(transitions.actions).max() > 1:
+            raise ValueError(
+                f"Expected actions in [-1, 1], got {transitions.actions}. Clip them before the env."
+            )
         for index, steps in enumerate(self._open):
-            steps.append((transitions, index, float(env_rewards[index])))
+            if steps is not None:
+                steps.append((transitions, index, float(env_rewards[index])))
+                if len(steps) >= self._capacity:
+                    self._give_up(index)
             if dones[index]:
-                self.store.append(_join(steps))
-                self._open[index] = []
+                self._finish(index)
         self.losses = self.train(n_steps=self._steps_per_env_step)
+        if not self._checked_returns and len(self.store.lengths) >= N_EPISODES_TO_VARY:
+            self._checked_returns = True
+            warn_of_equal_returns(self.store.returns)
+
+    def _finish(self, index: int) -> None:
+        steps = self._open[index]
+        self._open[index] = []
+        if steps:
+            self.store.append(_join(steps))
+
+    def _give_up(self, index: int) -> None:
+        self._open[index] = None
+        warnings.warn(
+            f"An episode of {self._capacity} steps or more is not learned from, because at most "
+            f"{self._capacity} are kept. Use TimeLimit, or give a larger `capacity`.",
+            stacklevel=4,
+        )
 
     def get_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the state of the trainer and the finished episodes."""
@@ -127,11 +156,13 @@ def make_online_training(
 
     Raises:
         TypeError: If there is no trainer for this model.
-        ValueError: If the trainer trains another model.
+        ValueError: If the trainer trains another model, or both it and its arguments are given.
     """
     from libero_reward_envs.reward_models.rrd_model import RRDRewardModel
     from libero_reward_envs.reward_models.rrd_trainer import RRDTrainer
 
+    if trainer is not None and trainer_kwargs:
+        raise ValueError("Give `trainer` or `trainer_kwargs`, not both: the latter make a trainer.")
     if trainer is None:
         if not isinstance(model, RRDRewardModel):
             raise TypeError(
@@ -140,7 +171,7 @@ def make_online_training(
             )
         defaults = {
             "return_scale": model.training.get("return_scale", 1.0),
-            "normalize_from_data": model.normalize and not model.training,
+            "normalize_from_data": model.normalize and not model.was_normalized,
         }
         trainer = RRDTrainer(model, **{**defaults, **(trainer_kwargs or {})})
     if trainer.model is not model:

@@ -13,8 +13,8 @@ from libero_reward_envs.reward_models.base import Transitions
 class EpisodeStore:
     """Episodes end to end in flat arrays, so that any steps are gathered at once.
 
-    Beyond its capacity the oldest episodes go, whole, as in the code released with Ren et al.
-    (2022). Images keep their type, other observations become float32.
+    Beyond its capacity the oldest episodes go, whole. Images keep their type, other
+    observations become float32.
 
     Args:
         observation_keys: The observations that are kept.
@@ -100,14 +100,10 @@ class EpisodeStore:
         """Return all transitions of one episode."""
         return self.gather(np.array([index]), np.arange(self.lengths[index])[None])
 
-    def all_states(self) -> Transitions:
-        """Return every observation there is, the last of each episode too, as if it were a step."""
+    def all_states(self) -> dict[str, np.ndarray]:
+        """Return all observations but images, the last of each episode too, by key."""
         rows = self._rows(extra=1)
-        kept = {key: array[rows] for key, array in self._observations.items()}
-        n = len(rows)
-        return Transitions(
-            kept, np.zeros((n, self.action_size), np.float32), kept, np.zeros(n, bool)
-        )
+        return {key: array[rows] for key, array in self._observations.items() if array.ndim != 4}
 
     def get_state(self) -> dict[str, np.ndarray]:
         """Return all episodes, as arrays by name."""
@@ -122,9 +118,11 @@ class EpisodeStore:
     def compute_digest(self) -> str:
         """Return the SHA-256 of all episodes."""
         digest = hashlib.sha256()
-        for name, array in sorted(self.get_state().items()):
-            digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
+        for start, n, episode_return, terminated in self._episodes:  # one by one: images are large
+            digest.update(repr((n, episode_return, terminated)).encode())
+            digest.update(self._actions[start : start + n].data)
+            for key in sorted(self._observations):
+                digest.update(self._observations[key][start : start + n + 1].data)
         return digest.hexdigest()
 
     def set_state(self, arrays: Mapping[str, np.ndarray]) -> None:

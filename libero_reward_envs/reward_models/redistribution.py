@@ -92,49 +92,52 @@ class IRCRRewardModel(PretrainedRewardModel):
 
 
 class IRCRTrainer:
-    """Keeps the limits of an `IRCRRewardModel` at the returns of the episodes there are.
-
-    The best episodes seen so far count for the upper limit even when they are no longer stored.
+    """Keeps an `IRCRRewardModel` between the worst episode there is and the best ever seen.
 
     Args:
         model: What is trained, in place.
-        n_best: How many of the best episodes' returns are remembered.
 
     Attributes:
         model: The model.
         n_steps: How often the limits were set.
     """
 
-    def __init__(self, model: IRCRRewardModel | None = None, *, n_best: int = 10) -> None:
-        if n_best < 1:
-            raise ValueError(f"`n_best` must be at least 1, got {n_best}.")
+    def __init__(self, model: IRCRRewardModel | None = None) -> None:
         self.model = model or IRCRRewardModel()
         self.n_steps = 0
-        self._n_best = n_best
-        self._best = np.empty(0)
         self._seen: np.ndarray | None = None
 
     def train(self, source: SubsequenceSource, n_steps: int = 1) -> dict[str, float]:
-        """Set the limits; the losses are none."""
+        """Set the limits; the losses are none.
+
+        Raises:
+            ValueError: If a return is not finite.
+        """
         returns = source.returns
-        if len(returns) and returns is not self._seen:  # a source gives a new array on any change
+        if not len(returns):
+            return {}
+        if returns is not self._seen:  # a source gives another array on any change
+            highest = float(returns.max())
+            if not np.isfinite([returns.min(), highest]).all():
+                raise ValueError(f"Expected finite returns, got {returns.min()} to {highest}.")
             self._seen = returns
-            known = np.concatenate([self._best, returns])
-            self._best = np.sort(known)[-self._n_best :]
-            self.model.lowest, self.model.highest = float(known.min()), float(known.max())
-        if len(returns):
-            self.n_steps += n_steps
+            self.model.lowest = float(returns.min())
+            self.model.highest = max(highest, self.model.highest) if self.n_steps else highest
+        self.n_steps += n_steps
         return {}
 
     def get_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return limits and counter."""
-        return {"best": self._best}, {"arguments": self.model.arguments, "n_steps": self.n_steps}
+        return {}, {"limits": self.model.arguments, "n_steps": self.n_steps}
 
     def set_state(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
-        """Go on as the trainer would have that gave this state."""
-        if "best" not in arrays:
-            raise ValueError(f"Expected the state of an IRCRTrainer, got arrays {sorted(arrays)}.")
-        self._best = np.array(arrays["best"], np.float64)
-        self.model.lowest = float(values["arguments"]["lowest"])
-        self.model.highest = float(values["arguments"]["highest"])
+        """Go on as the trainer would have that gave this state.
+
+        Raises:
+            ValueError: If it is the state of another kind of trainer.
+        """
+        if "limits" not in values:
+            raise ValueError(f"Expected the state of an IRCRTrainer, got values {sorted(values)}.")
+        self.model.lowest = float(values["limits"]["lowest"])
+        self.model.highest = float(values["limits"]["highest"])
         self.n_steps = int(values["n_steps"])

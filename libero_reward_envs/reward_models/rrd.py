@@ -1,6 +1,5 @@
 """Randomized return decomposition: fitting a reward per step to the returns of episodes."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +9,7 @@ import torch
 
 from libero_reward_envs.data.episodes import Episode, EpisodeDataset
 from libero_reward_envs.reward_models.episode_store import EpisodeStore
-from libero_reward_envs.reward_models.rrd_data import EpisodeSampling
+from libero_reward_envs.reward_models.rrd_data import EpisodeSampling, warn_of_equal_returns
 from libero_reward_envs.reward_models.rrd_loss import randomized_return_loss
 from libero_reward_envs.reward_models.rrd_model import RRDRewardModel, compute_reward_offset
 from libero_reward_envs.reward_models.rrd_run import (
@@ -113,15 +112,16 @@ def fit_rrd(
         if name
         not in ("dataset", "holdout", "on_progress", "device", "checkpoint_folder", "save_freq")
     }
-    for name, count in (("n_steps", n_steps), ("save_freq", save_freq)):
-        if count < 1:
+    counts = {"n_steps": n_steps, "save_freq": save_freq, "log_interval": log_interval}
+    for name, count in counts.items():
+        if count is not None and count < 1:
             raise ValueError(f"`{name}` must be at least 1, got {count}.")
     source = dataset if isinstance(dataset, EpisodeDataset) else EpisodeDataset(dataset)
     data = EpisodeStore.from_dataset(source, observation_keys)
     held_out = None if holdout is None else EpisodeStore.from_dataset(holdout, observation_keys)
     if held_out is not None:
         _check_same_sizes(data, held_out)
-    returns_vary = _check_returns_vary(data.returns)
+    returns_vary = not warn_of_equal_returns(data.returns)
     trainer = RRDTrainer(
         _make_model(data, hidden_sizes, normalize, seed, device),
         episodes_per_step=episodes_per_step,
@@ -165,9 +165,10 @@ def _make_model(
         seed=seed,
         device=device,
     )
-    if normalize and model.network.state_mean.numel():
-        tensors = model.to_tensors(data.all_states(), torch.float32)
-        model.network.set_normalization(model.network.join(tensors[0]), STD_FLOOR)
+    if normalize and model.state_size:
+        states = data.all_states().items()
+        tensors = {key: torch.from_numpy(value).to(model.device) for key, value in states}
+        model.network.set_normalization(model.network.join(tensors), STD_FLOOR)
     return model
 
 
@@ -220,16 +221,3 @@ def _check_same_sizes(data: EpisodeStore, holdout: EpisodeStore) -> None:
     found = holdout.observation_shapes, holdout.action_size
     if found != expected:
         raise ValueError(f"Expected held-out episodes of sizes {expected}, got {found}.")
-
-
-def _check_returns_vary(returns: np.ndarray) -> bool:
-    """Whether anything can be learned from the returns; warns if not."""
-    varies = bool(np.ptp(returns) > 1e-6 * max(1.0, float(np.abs(returns).max())))
-    if not varies:
-        warnings.warn(
-            f"All {len(returns)} episodes have a return of {float(returns[0]):g}, which the same "
-            "reward at every step explains: nothing about the task can be learned from them. Add "
-            "episodes with other returns, such as failures.",
-            stacklevel=3,
-        )
-    return varies

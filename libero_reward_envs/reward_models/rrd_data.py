@@ -1,11 +1,13 @@
 """Subsequences of finished episodes, drawn at random, for return decomposition."""
 
+import warnings
 from typing import Literal, Protocol
 
 import numpy as np
 
 from libero_reward_envs.reward_models.base import Transitions
 
+N_EPISODES_TO_VARY = 20  # finished ones, after which equal returns are worth a warning
 EpisodeSampling = Literal["length", "uniform"]
 
 # Up to this length, K steps without replacement are the K smallest of T random numbers. Beyond it
@@ -29,6 +31,19 @@ class SubsequenceSource(Protocol):
     def gather(self, episodes: np.ndarray, steps: np.ndarray) -> Transitions:
         """Return steps (n, K) of episodes (n,) as n * K transitions, episode after episode."""
         ...
+
+
+def warn_of_equal_returns(returns: np.ndarray) -> bool:
+    """Warn if nothing can be learned from returns because they are all the same; say if so."""
+    if np.ptp(returns) > 1e-6 * max(1.0, float(np.abs(returns).max())):
+        return False
+    warnings.warn(
+        f"All {len(returns)} episodes have a return of {float(returns[0]):g}, which the same "
+        "reward at every step explains: nothing about the task can be learned from them. Add "
+        "episodes with other returns, such as failures.",
+        stacklevel=3,
+    )
+    return True
 
 
 class SubsequenceSampler:

@@ -1,5 +1,6 @@
 """The loss of randomized return decomposition, a pure function on tensors."""
 
+import math
 from typing import Literal
 
 import torch
@@ -51,6 +52,29 @@ def randomized_return_loss(
         variance_weight=variance_weight,
         scale=scale,
     )
+
+
+def whole_episode_loss(
+    rewards: torch.Tensor,
+    returns: torch.Tensor,
+    lengths: torch.Tensor,
+    *,
+    scale: Literal["mean", "return"] = "mean",
+) -> torch.Tensor:
+    """Return L_RD, the least-squares loss on all steps of each episode.
+
+    Args:
+        rewards: Predicted rewards, shape (episodes, L); in a row, those beyond T count nothing.
+        returns: R, shape (episodes,).
+        lengths: T, at most L, shape (episodes,).
+        scale: See `randomized_return_loss`.
+    """
+    inside = torch.arange(rewards.shape[1], device=rewards.device) < lengths[:, None]
+    lengths = lengths.to(rewards.dtype)
+    errors = ((rewards * inside).sum(1) - returns.to(rewards.dtype)) / lengths
+    if scale == "return":
+        errors = errors * lengths
+    return (errors**2).mean()
 
 
 def compute_loss_terms(
@@ -110,7 +134,9 @@ def check_loss_arguments(
     """Raise ValueError unless the arguments of the loss fit together; `n_sampled` holds K."""
     if scale not in ("mean", "return"):
         raise ValueError(f"`scale` must be 'mean' or 'return', got {scale!r}.")
-    if isinstance(variance_weight, str) and variance_weight != "paper":
+    if variance_weight != "paper" and (
+        isinstance(variance_weight, str) or not math.isfinite(variance_weight)
+    ):
         raise ValueError(f"`variance_weight` must be 'paper' or a number, got {variance_weight!r}.")
     if bias_correction and variance_weight != "paper":
         raise ValueError("`bias_correction` means a `variance_weight` of 0: give one of the two.")

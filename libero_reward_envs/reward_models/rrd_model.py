@@ -62,12 +62,14 @@ class RRDRewardModel(PretrainedRewardModel):
         self.training: dict[str, Any] = {}
         if not self.observation_keys:
             raise ValueError("`observation_shapes` must name at least one observation, got none.")
+        if action_size == 0:
+            raise ValueError("Expected actions, got episodes or an env of `action_size` 0.")
         sizes = [action_size, *self.hidden_sizes, *sum(self.observation_shapes.values(), ())]
         if not all(isinstance(size, int) and size > 0 for size in sizes):
             raise ValueError(f"Sizes must be positive whole numbers, got {sizes}.")
         if not np.isfinite(self.reward_offset):
             raise ValueError(f"`reward_offset` must be finite, got {reward_offset}.")
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(int(seed))
         network = RewardNetwork(
             self.observation_shapes, action_size, self.hidden_sizes, normalize, generator
         )
@@ -77,6 +79,17 @@ class RRDRewardModel(PretrainedRewardModel):
     def device(self) -> torch.device:
         """Where rewards are computed."""
         return self.network.state_mean.device
+
+    @property
+    def state_size(self) -> int:
+        """The length of the joined observations, images left out."""
+        return self.network.state_mean.numel()
+
+    @property
+    def was_normalized(self) -> bool:
+        """Whether mean and deviation of states were ever taken from data."""
+        mean, std = self.network.state_mean, self.network.state_std
+        return bool((mean != 0).any() or (std != 1).any())
 
     @property
     def arguments(self) -> dict[str, Any]:

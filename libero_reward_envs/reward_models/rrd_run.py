@@ -76,7 +76,7 @@ def train_with_checkpoints(
     """Train with a checkpoint every `save_freq` steps, from the newest one on if there is one.
 
     Raises:
-        ValueError: If that one belongs to other arguments or data.
+        ValueError: If that one belongs to other arguments or data, or is beyond `n_steps`.
     """
     sizes = run.trainer.model.arguments
     belongs_to = {
@@ -88,6 +88,11 @@ def train_with_checkpoints(
     checkpoint = read_newest_checkpoint(folder)
     if checkpoint is not None:
         _check_belongs(checkpoint, belongs_to)
+        if checkpoint.step > n_steps:
+            raise ValueError(
+                f"{checkpoint.path} is of step {checkpoint.step}, this training ends at {n_steps}. "
+                "Ask for more steps, or choose another folder."
+            )
         run.set_state(checkpoint.arrays, checkpoint.values["run"])
     while run.trainer.n_steps < n_steps:
         step = run.trainer.n_steps

@@ -16,6 +16,7 @@ from libero_reward_envs.reward_models.rrd_loss import (
     check_loss_arguments,
     combine_return_loss,
     compute_loss_terms,
+    whole_episode_loss,
 )
 from libero_reward_envs.reward_models.rrd_model import RRDRewardModel
 
@@ -89,6 +90,15 @@ class RRDTrainer:
         self._loss_arguments: dict[str, Any] = {
             "bias_correction": bias_correction, "variance_weight": variance_weight, "scale": scale
         }  # fmt: skip
+        self._settings = {
+            **self._loss_arguments,
+            "episodes_per_step": episodes_per_step,
+            "steps_per_episode": steps_per_episode,
+            "learning_rate": learning_rate,
+            "episode_sampling": episode_sampling,
+            "return_scale": self.return_scale,
+        }
+        self._returns_seen: np.ndarray | None = None
         self._sampler = SubsequenceSampler(
             1 if steps_per_episode is None else steps_per_episode, episode_sampling, seed
         )
@@ -104,26 +114,26 @@ class RRDTrainer:
             source has no episode yet.
 
         Raises:
-            RuntimeError: If the loss is not finite any more.
+            ValueError: If `n_steps` is not positive, or a return is not finite.
+            RuntimeError: If the loss is not finite; the model is then as before that step.
         """
+        if n_steps < 1:
+            raise ValueError(f"`n_steps` must be at least 1, got {n_steps}.")
         lengths, returns = source.lengths, source.returns
         if not len(lengths):
             return {}
-        if self._normalize_from_data and self.n_steps == 0:
+        self._check_returns(returns)
+        if self._normalize_from_data and self.n_steps == 0 and self.model.state_size:
             self._fit_normalization(source)
         losses = torch.zeros(len(LOSS_NAMES), device=self.model.device)
         self.model.network.train()
         for _ in range(n_steps):
             losses += self._step(source, lengths, returns)
         self.model.network.eval()
-        values = (losses / n_steps).tolist()
-        if not np.isfinite(values).all():
-            raise RuntimeError(
-                f"The loss of the reward is {values[0]} after {self.n_steps} steps, with returns "
-                f"from {returns.min():g} to {returns.max():g}. Lower the learning rate or "
-                "`return_scale`."
-            )
-        return dict(zip(LOSS_NAMES, values, strict=True))
+        # A saved model then says how it was made, and goes on from there, see OnlineTraining.
+        self.model.training["return_scale"] = self.return_scale
+        self.model.training["reward_steps"] = self.n_steps
+        return dict(zip(LOSS_NAMES, (losses / n_steps).tolist(), strict=True))
 
     def get_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return weights, optimiser, counter and generator: arrays by name, and JSON values."""
@@ -133,8 +143,8 @@ class RRDTrainer:
                 arrays[f"optimizer/{index}/{name}"] = value.detach().cpu().numpy()
         values = {
             "arguments": self.model.arguments,
+            "settings": self._settings,
             "n_steps": self.n_steps,
-            "return_scale": self.return_scale,
             "generator": self._sampler.rng.bit_generator.state,
         }
         return {name: np.array(value) for name, value in arrays.items()}, values
@@ -143,8 +153,9 @@ class RRDTrainer:
         """Go on as the trainer would have that gave this state.
 
         Raises:
-            ValueError: If the state belongs to a model of other sizes.
+            ValueError: If the state belongs to a model of other sizes or to other settings.
         """
+        self._check_settings(values)
         sizes = {k: v for k, v in self.model.arguments.items() if k != "reward_offset"}
         found = {k: v for k, v in values["arguments"].items() if k != "reward_offset"}
         if found != sizes:
@@ -162,10 +173,11 @@ class RRDTrainer:
                 for n, v in arrays.items()
                 if n.startswith(prefix)
             }
+            if state.keys() != {"step", "exp_avg", "exp_avg_sq"} and values["n_steps"]:
+                raise ValueError(f"The state of the optimiser lacks arrays: {sorted(state)}.")
             if state:
                 self._optimizer.state[parameter] = state
         self.n_steps = int(values["n_steps"])
-        self.return_scale = float(values["return_scale"])
         self._sampler.rng.bit_generator.state = values["generator"]
 
     def _fit_normalization(self, source: SubsequenceSource) -> None:
@@ -174,6 +186,23 @@ class RRDTrainer:
         steps = (self._sampler.rng.random(_N_NORMALIZED) * lengths[episodes]).astype(np.int64)
         tensors = self.model.to_tensors(source.gather(episodes, steps[:, None]), torch.float32)
         self.model.network.set_normalization(self.model.network.join(tensors[0]), STD_FLOOR)
+
+    def _check_settings(self, values: Mapping[str, Any]) -> None:
+        found = values.get("settings", {})
+        for name, value in self._settings.items():
+            if found.get(name) != value:
+                raise ValueError(
+                    f"The state is of a training with {name}={found.get(name)!r}, this one has "
+                    f"{value!r}. Make the trainer as it was made then."
+                )
+
+    def _check_returns(self, returns: np.ndarray) -> None:
+        if returns is self._returns_seen:  # a source gives another array on any change
+            return
+        if not np.isfinite(returns).all():
+            bad = int(np.flatnonzero(~np.isfinite(returns))[0])
+            raise ValueError(f"Expected finite returns, got {returns[bad]} in episode {bad}.")
+        self._returns_seen = returns
 
     def _parameters(self) -> list[torch.nn.Parameter]:
         return self._optimizer.param_groups[0]["params"]
@@ -191,21 +220,26 @@ class RRDTrainer:
         returns = torch.from_numpy(all_returns[episodes] * self.return_scale).to(rewards)
         lengths = torch.from_numpy(all_lengths[episodes]).to(rewards)
         if self._all_steps:
-            errors = _masked_means(rewards, lengths) - returns / lengths
-            terms = errors**2, torch.zeros_like(errors), torch.zeros_like(errors)
+            loss = whole_episode_loss(
+                rewards, returns, lengths, scale=self._loss_arguments["scale"]
+            )
+            data_loss = whole_episode_loss(rewards.detach(), returns, lengths)
+            variance_term = torch.zeros_like(loss)
         else:
             terms = compute_loss_terms(rewards, returns, lengths)
-        loss = combine_return_loss(*terms, lengths, **self._loss_arguments)
+            loss = combine_return_loss(*terms, lengths, **self._loss_arguments)
+            data_loss, variance_term = terms[0].mean(), (terms[1] * terms[2]).mean()
+        if not torch.isfinite(loss):
+            raise RuntimeError(
+                f"The loss of the reward is {loss.item()} at step {self.n_steps + 1}, with returns "
+                f"from {all_returns.min():g} to {all_returns.max():g}. Lower the learning rate or "
+                "`return_scale`."
+            )
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
         self.n_steps += 1
-        return torch.stack([loss, terms[0].mean(), (terms[1] * terms[2]).mean()]).detach()
+        return torch.stack([loss, data_loss, variance_term]).detach()
 
     def _predict(self, transitions: Transitions) -> torch.Tensor:
         return self.model.network(*self.model.to_tensors(transitions, torch.float32))
-
-
-def _masked_means(rewards: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    mask = torch.arange(rewards.shape[1], device=rewards.device) < lengths[:, None]
-    return (rewards * mask).sum(1) / lengths

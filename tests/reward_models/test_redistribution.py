@@ -53,9 +53,9 @@ def test_ircr_rewards_are_the_golden_ones(tmp_path):
     check_reward_model(trainer.model, episodes[0].transitions(), tmp_path)
 
 
-def test_best_episodes_count_after_they_are_gone_and_survive_a_resume():
+def test_the_best_episode_counts_after_it_is_gone_and_survives_a_resume():
     store = EpisodeStore(["state"], capacity=8)
-    trainer = IRCRTrainer(n_best=1)
+    trainer = IRCRTrainer()
     store.append(make_episode(np.array([5.0, 5.0, 5.0])))
     trainer.train(store)
     for value in (0.0, 1.0, 2.0):
@@ -63,7 +63,7 @@ def test_best_episodes_count_after_they_are_gone_and_survive_a_resume():
     trainer.train(store)
     assert store.returns.tolist() == [3, 6]
     assert (trainer.model.lowest, trainer.model.highest) == (3, 15)
-    other = IRCRTrainer(n_best=1)
+    other = IRCRTrainer()
     other.set_state(*trainer.get_state())
     assert (other.model.lowest, other.model.highest, other.n_steps) == (3, 15, 2)
     with pytest.raises(ValueError, match="state of an IRCRTrainer"):

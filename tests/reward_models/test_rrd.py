@@ -153,10 +153,13 @@ def test_what_cannot_be_fitted_is_refused():
         fit_rrd(episodes, observation_keys="state")
     with pytest.raises(ValueError, match="held-out episodes of sizes"):
         fit_rrd(episodes, holdout=[other])
-    for name in ("n_steps", "episodes_per_step", "steps_per_episode"):
+    for name in ("n_steps", "episodes_per_step", "steps_per_episode", "log_interval"):
         zero: Any = {name: 0}
         with pytest.raises(ValueError, match=f"`{name}` must be at least 1, got 0"):
             fit_rrd(episodes, **zero)
+    still = Episode({"state": np.zeros((3, 2))}, np.zeros((2, 0)), np.ones(2), False, False)
+    with pytest.raises(ValueError, match="Expected actions, got episodes"), pytest.warns():
+        fit_rrd([still])
     with pytest.raises(ValueError, match="'length' or 'uniform', got 'weight'"):
         fit_rrd(episodes, episode_sampling="weight")  # pyright: ignore[reportArgumentType]  # on purpose
     with pytest.raises(ValueError, match="`rewards`, got nan"):
@@ -282,7 +285,7 @@ def test_normalised_inputs_are_clipped_far_from_the_data():
     ("arguments", "message"),
     [
         ({"observation_shapes": {}}, "at least one observation"),
-        ({"action_size": 0}, "positive whole numbers"),
+        ({"action_size": 0}, "Expected actions"),
         ({"hidden_sizes": (2.5,)}, "positive whole numbers"),
         ({"reward_offset": float("nan")}, "`reward_offset` must be finite"),
     ],

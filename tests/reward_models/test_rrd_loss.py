@@ -8,6 +8,7 @@ import torch
 
 from libero_reward_envs.reward_models.rrd import RRDRewardModel, randomized_return_loss
 from libero_reward_envs.reward_models.rrd_data import SubsequenceSampler
+from libero_reward_envs.reward_models.rrd_loss import compute_loss_terms, whole_episode_loss
 
 FIXTURES = Path(__file__).parents[1] / "data" / "rrd"
 PRECISION: Any = {torch.float64: {"rtol": 1e-9, "atol": 1e-12}, torch.float32: {"rtol": 1e-4}}
@@ -50,8 +51,25 @@ def test_loss_and_gradient_are_the_golden_ones(
     np.testing.assert_allclose(loss.item(), case[value], **precision)
     assert rewards.grad is not None
     if dtype is torch.float32:
-        precision = {"rtol": 1e-3 if scale == "return" else 1e-4, "atol": 1e-6}
+        precision = {"rtol": 1e-4, "atol": 1e-6}
     np.testing.assert_allclose(rewards.grad, case[gradient], **precision)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("scale", "prefix"), [("mean", "mean"), ("return", "ret")])
+@pytest.mark.parametrize("name", ["case_long", "case_short_episodes"])
+def test_loss_of_whole_episodes_and_its_gradient_are_the_golden_ones(name, scale, prefix, dtype):
+    case = load_fixture(name)
+    rewards = torch.tensor(case["pred_rewards"], dtype=dtype, requires_grad=True)
+    loss = whole_episode_loss(rewards, *loss_arguments(case, dtype), scale=scale)
+    loss.backward()
+    precision: Any = PRECISION[dtype]
+    np.testing.assert_allclose(loss.item(), case[f"{prefix}_L_RD"], **precision)
+    assert rewards.grad is not None
+    atol = 1e-12 if dtype is torch.float64 else 1e-6
+    np.testing.assert_allclose(
+        rewards.grad, case[f"g_{prefix}_rd"], rtol=precision["rtol"], atol=atol
+    )
 
 
 def test_data_and_variance_term_are_never_of_two_scales():
@@ -215,3 +233,18 @@ def test_linear_fit_recovers_rewards_and_the_penalty_shrinks_them_as_predicted()
         optimizer.step(closure)
         np.testing.assert_allclose(weights.detach(), expected, rtol=1e-5)
     assert ridge.norm() < 0.6 * truth.norm()
+
+
+@pytest.mark.parametrize("limit", ["full", "evict"])
+def test_targets_and_correction_of_the_released_buffer_are_ours(limit):
+    case = load_fixture("original_buffer_samples")
+    source = case[f"rrd_{limit}_subsequence_source"]
+    episodes, n_sampled = source[:, 0, 0], source.shape[1]
+    assert (source[:, :, 0] == episodes[:, None]).all()
+    lengths = torch.tensor(case["lengths"][episodes])
+    returns = torch.tensor([case[f"ep{index}_rew"].sum() for index in episodes])
+    sampled = torch.zeros(len(episodes), n_sampled, dtype=torch.float64)
+    errors, _, weights = compute_loss_terms(sampled, returns, lengths)
+    targets = case[f"rrd_{limit}_rrd_rews"][:, 0]  # return / length
+    np.testing.assert_allclose(errors, targets**2, rtol=1e-12)
+    np.testing.assert_allclose(weights * n_sampled, case[f"rrd_{limit}_rrd_var_coef"][:, 0])

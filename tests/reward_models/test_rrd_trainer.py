@@ -146,6 +146,7 @@ def test_normalisation_from_data_is_taken_once_at_the_first_step():
         ({"steps_per_episode": 1, "bias_correction": True}, "at least 2 sampled steps"),
         ({"steps_per_episode": None, "bias_correction": True}, "give a K"),
         ({"scale": "sum"}, "'mean' or 'return'"),
+        ({"variance_weight": float("nan")}, "'paper' or a number, got nan"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(arguments, message):
@@ -153,11 +154,19 @@ def test_arguments_that_make_no_sense_are_refused(arguments, message):
         RRDTrainer(RRDRewardModel({"state": (2,)}, 2), **arguments)
 
 
-def test_a_loss_that_is_not_finite_stops_the_training():
+def test_what_is_not_finite_stops_the_training_and_spares_the_model():
     store = EpisodeStore.from_dataset(make_episodes(), ["state"])
     trainer = RRDTrainer(RRDRewardModel({"state": (2,)}, 2), return_scale=1e30)
-    with pytest.raises(RuntimeError, match="The loss of the reward is inf"):
+    before = trainer.model.get_weights()
+    with pytest.raises(RuntimeError, match="The loss of the reward is inf at step 1"):
         trainer.train(store)
+    store.returns[3] = np.nan
+    with pytest.raises(ValueError, match="Expected finite returns, got nan in episode 3"):
+        RRDTrainer(trainer.model).train(store)
+    after = trainer.model.get_weights()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    with pytest.raises(ValueError, match="`n_steps` must be at least 1, got 0"):
+        trainer.train(store, 0)
 
 
 SCRIPT = """
@@ -229,6 +238,8 @@ def test_checkpoints_of_other_arguments_or_data_are_refused_and_kept(tmp_path):
     longer = fit_rrd(make_episodes(), n_steps=30, checkpoint_folder=tmp_path, save_freq=5)
     straight = fit_rrd(make_episodes(), n_steps=30)
     assert weights_equal(longer, straight)
+    with pytest.raises(ValueError, match="is of step 30, this training ends at 20"):
+        fit_rrd(make_episodes(), n_steps=20, checkpoint_folder=tmp_path)
 
 
 def test_training_does_not_touch_the_global_generators():

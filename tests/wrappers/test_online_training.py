@@ -8,6 +8,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from libero_reward_envs.factory import make_vec_env
 from libero_reward_envs.reward_models.base import Transitions
 from libero_reward_envs.reward_models.redistribution import IRCRTrainer
 from libero_reward_envs.reward_models.rrd import RRDRewardModel, RRDTrainer
@@ -134,6 +135,8 @@ def test_arguments_that_do_not_fit_are_refused():
         make_online_training(model, 1, trainer=other)
     with pytest.raises(TypeError, match="trains RRD rewards by itself, got a IRCRRewardModel"):
         make_online_training(IRCRTrainer().model, 1)
+    with pytest.raises(ValueError, match="`trainer` or `trainer_kwargs`, not both"):
+        make_online_training(model, 1, trainer=other, trainer_kwargs={"seed": 1})
     with pytest.raises(ValueError, match="`steps_per_env_step` must be at least 1"):
         make_online_training(model, 1, steps_per_env_step=0)
 
@@ -179,3 +182,77 @@ def test_a_model_of_another_task_is_warned_of_once():
         env.reset()
         LearnedReward(_TaskEnv(make_env()), model).reset()
         VecLearnedReward(DummyVecEnv([make_env]), model).reset()
+
+
+def test_a_saved_model_goes_on_learning_with_its_own_scale_and_normalisation(tmp_path):
+    def learn(model, **arguments):
+        env = LearnedReward(make_env(), model, online=True, online_kwargs=arguments)
+        env.reset(seed=0)
+        for _ in range(20):
+            if env.step(np.zeros(1, np.float32))[3]:
+                env.reset()
+        assert env.online_training is not None
+        return env.online_training.trainer
+
+    model = RRDRewardModel({"state": (3,)}, 1)
+    learn(model, trainer_kwargs={"return_scale": 50.0, "normalize_from_data": True})
+    taken = model.get_weights()["state_std"]
+    assert not np.array_equal(taken, np.ones(3))
+    model.save_pretrained(tmp_path)
+    loaded = RRDRewardModel.from_pretrained(tmp_path)
+    assert isinstance(loaded, RRDRewardModel)
+    trainer = learn(loaded)
+    assert isinstance(trainer, RRDTrainer)
+    assert trainer.return_scale == 50.0
+    np.testing.assert_array_equal(loaded.get_weights()["state_std"], taken)
+
+
+def test_pixels_alone_are_learned_from_online():
+    env = gym.make(
+        "libero_reward_envs:LiberoRRD-v0", suite="libero_goal", task=7, assets="builtin",
+        obs_type="pixels", image_size=48, online=True, max_episode_steps=2,
+    )  # fmt: skip
+    env.reset(seed=0)
+    versions = []
+    for _ in range(4):
+        *_, truncated, info = env.step(np.zeros(7, np.float32))
+        versions.append(info["reward/model_version"])
+        if truncated:
+            env.reset()
+    assert versions == [0, 0, 0, 1]
+    env.close()
+
+
+def test_an_episode_beyond_the_capacity_is_given_up_with_a_warning():
+    env = LearnedReward(
+        make_env(30), RRDRewardModel({"state": (3,)}, 1), online=True,
+        online_kwargs={"capacity": 10},
+    )  # fmt: skip
+    env.reset(seed=0)
+    for _ in range(9):
+        env.step(np.zeros(1, np.float32))
+    with pytest.warns(UserWarning, match="An episode of 10 steps or more is not learned from"):
+        env.step(np.zeros(1, np.float32))
+    for _ in range(20):
+        env.step(np.zeros(1, np.float32))
+    assert env.online_training is not None
+    assert len(env.online_training.store) == 0
+    env.reset()
+    for _ in range(4):
+        env.step(np.zeros(1, np.float32))
+    env.reset()
+    assert env.online_training.store.lengths.tolist() == [4]
+
+
+def test_actions_outside_the_range_are_refused_at_once():
+    model = RRDRewardModel({"state": (3,)}, 1)
+    training = make_online_training(model, 1)
+    state = {"state": np.zeros((1, 3), np.float32)}
+    transitions = Transitions(state, np.full((1, 1), 1.5), state, np.zeros(1, bool))
+    with pytest.raises(ValueError, match=r"actions in \[-1, 1\], got \[\[1\.5\]\]"):
+        training.record(transitions, np.zeros(1), np.zeros(1, bool))
+
+
+def test_several_envs_with_a_reward_each_are_refused():
+    with pytest.raises(ValueError, match="gives each env a reward that learns by itself"):
+        make_vec_env("LiberoRRD-v0", 2, online=True)
