@@ -94,17 +94,22 @@ class SubsequenceSampler:
         return np.searchsorted(self._ends, transitions, side="right")
 
     def _draw_steps(self, lengths: np.ndarray) -> np.ndarray:
-        n_sampled, longest = self._n_sampled, int(lengths.max())
-        steps = (self.rng.random((len(lengths), n_sampled)) * lengths).astype(np.int64)
-        if longest < n_sampled:
-            return steps
+        n_sampled, longest, shortest = self._n_sampled, int(lengths.max()), int(lengths.min())
         if longest > max(_LONGEST_TO_SHUFFLE, 2 * n_sampled):
-            return self._redraw_repeated(steps, lengths)
+            return self._redraw_repeated(self._draw_repeating(lengths), lengths)
+        if longest < n_sampled:
+            return self._draw_repeating(lengths)
         # The K smallest of T random numbers are K of T steps without replacement.
         order = self.rng.random((len(lengths), longest))
-        order[np.arange(longest) >= lengths] = 2.0
+        if shortest < longest:
+            order[np.arange(longest) >= lengths] = 2.0
         chosen = np.argpartition(order, n_sampled - 1)[:, :n_sampled]
-        return np.where(lengths >= n_sampled, chosen, steps)
+        if shortest < n_sampled:
+            chosen = np.where(lengths >= n_sampled, chosen, self._draw_repeating(lengths))
+        return chosen
+
+    def _draw_repeating(self, lengths: np.ndarray) -> np.ndarray:
+        return (self.rng.random((len(lengths), self._n_sampled)) * lengths).astype(np.int64)
 
     def _redraw_repeated(self, steps: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Draw a step anew that came before in its row, until none does; short rows stay.
@@ -121,5 +126,4 @@ class SubsequenceSampler:
             repeated &= distinct
             if not repeated.any():
                 return steps
-            drawn = (self.rng.random(steps.shape) * lengths).astype(np.int64)
-            steps = np.where(repeated, drawn, steps)
+            steps = np.where(repeated, self._draw_repeating(lengths), steps)

@@ -99,12 +99,12 @@ def compute_loss_terms(
         if tuple(values.shape) != shape[:1]:
             raise ValueError(f"Expected `{name}` of shape {shape[:1]}, got {tuple(values.shape)}.")
     lengths = lengths.to(sampled_rewards.dtype)
-    errors = (sampled_rewards.mean(1) - returns.to(sampled_rewards.dtype) / lengths) ** 2
-    variances = sampled_rewards.var(1) if shape[1] > 1 else torch.zeros_like(errors)
-    with_replacement = lengths < shape[1]
+    variances, means = torch.var_mean(sampled_rewards, 1, correction=min(1, shape[1] - 1))
+    errors = (means - returns.to(sampled_rewards.dtype) / lengths) ** 2
+    without_replacement = lengths >= shape[1]
     if replacement is not None:
-        with_replacement = torch.full_like(with_replacement, replacement)
-    weights = 1 / shape[1] - torch.where(with_replacement, 0.0, 1 / lengths)
+        without_replacement = torch.full_like(without_replacement, not replacement)
+    weights = 1 / shape[1] - without_replacement / lengths
     return errors, variances, weights
 
 
