@@ -35,6 +35,7 @@ REWARD_MODEL_CLASSES: dict[str, str] = {
     "RRDRewardModel": "libero_reward_envs.reward_models.rrd:RRDRewardModel",
     "UniformRewardModel": "libero_reward_envs.reward_models.redistribution:UniformRewardModel",
     "IRCRRewardModel": "libero_reward_envs.reward_models.redistribution:IRCRRewardModel",
+    "ClassifierRewardModel": "libero_reward_envs.reward_models.classifier:ClassifierRewardModel",
 }
 
 

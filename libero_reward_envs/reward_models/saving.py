@@ -39,7 +39,7 @@ def write_folder(
     """
     from safetensors.numpy import save
 
-    blob = save({name: np.ascontiguousarray(value) for name, value in weights.items()})
+    blob = save({name: np.asarray(value, order="C") for name, value in weights.items()})
     config = {**config, "weights_sha256": hashlib.sha256(blob).hexdigest()}
     text = json.dumps(config, indent=2, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)

@@ -239,6 +239,18 @@ def test_weights_file_cut_short_is_reported(folder):
         load_reward_model(folder)
 
 
+def test_weights_that_are_single_numbers_keep_their_shape(tmp_path):
+    config = {
+        "class_name": "x",
+        "format_version": 1,
+        "observation_keys": [],
+        "arguments": {},
+        "training": {},
+    }
+    saving.write_folder(tmp_path, config, {"weight": np.ones((), np.float32)}, "")
+    assert saving.read_weights(tmp_path, saving.read_config(tmp_path))["weight"].shape == ()
+
+
 def test_weights_are_a_plain_safetensors_file(folder):
     assert load_file(folder / "model.safetensors")["weight"].tolist() == [2, 3]
 

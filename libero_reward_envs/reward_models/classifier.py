@@ -1,0 +1,285 @@
+"""The success classifier as a reward model: images in, success or its probability out."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from libero_reward_envs.reward_models.base import PretrainedRewardModel, Transitions
+from libero_reward_envs.reward_models.binary_classifier import BinaryRewardClassifier
+from libero_reward_envs.reward_models.resnet10 import check_choice
+
+REWARD_TYPES = ("binary", "continuous")
+
+# Rows a forward pass: its largest layer takes a megabyte a row at 128 x 128 pixels.
+_MAX_ROWS = 64
+# In single precision the last digits of a logit depend on the batch, by 1e-6 as measured.
+_LOGIT_ROUNDING = 1e-3
+# Batch normalisation counts training batches, which no reward depends on.
+_COUNTER = ".num_batches_tracked"
+
+
+class ClassifierRewardModel(PretrainedRewardModel):
+    """Rewards images of o_{t+1} that a `BinaryRewardClassifier` takes for success.
+
+    p = sigmoid(logit / `temperature`); r_t = p, or with `reward_type` "binary" 1 if p > `threshold`
+    and 0 otherwise. The saved configuration holds all there is to know: the network, the images it
+    reads and how they are normalised, temperature, threshold, class prior, and under `training`
+    what it was trained on; nothing needs to be said again where the model is used.
+
+    Probabilities are computed in single precision and can differ in the seventh digit between a row
+    alone and the same row in a batch. Binary rewards do not: rows that close to the threshold are
+    computed again, each alone.
+
+    Built by its constructor the model still lacks weights, and computing anything is an error until
+    `set_weights`. Use `from_classifier` or `from_pretrained`.
+
+    Args:
+        image_keys: See `BinaryRewardClassifier`, also for the following ten.
+        image_size: [C, H, W]; the observations themselves are (n, H, W, C), uint8.
+        hidden_dim: See there.
+        num_spatial_blocks: See there.
+        use_pretrain: See there.
+        freeze_encoder: See there.
+        backbone: See there.
+        padding: See there.
+        normalization: See there.
+        dropout: See there.
+        layer_norm_eps: See there.
+        reward_type: "binary" or "continuous".
+        threshold: The probability above which a binary reward is 1, in [0, 1].
+        temperature: Divides the logits, for calibration.
+        class_prior: Share of positive frames in training, if known; not used in the reward.
+        device: Where rewards are computed.
+
+    Raises:
+        ImportError: If the backbone needs a library that is not installed.
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        image_keys: Sequence[str],
+        image_size: Sequence[int],
+        *,
+        hidden_dim: int = 256,
+        num_spatial_blocks: int = 8,
+        use_pretrain: bool = True,
+        freeze_encoder: bool = True,
+        backbone: str = "resnet10",
+        padding: str = "symmetric",
+        normalization: str = "imagenet",
+        dropout: float = 0.1,
+        layer_norm_eps: float = 1e-5,
+        reward_type: str = "binary",
+        threshold: float = 0.5,
+        temperature: float = 1.0,
+        class_prior: float | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        check_choice("reward_type", reward_type, REWARD_TYPES)
+        _check_probabilities(threshold, temperature, class_prior)
+        self.reward_type, self.threshold = reward_type, float(threshold)
+        self.temperature, self.class_prior = float(temperature), class_prior
+        self.training: dict[str, Any] = {}
+        classifier = BinaryRewardClassifier(
+            image_keys,
+            image_size,
+            hidden_dim,
+            num_spatial_blocks,
+            use_pretrain=use_pretrain,
+            freeze_encoder=freeze_encoder,
+            backbone=backbone,
+            padding=padding,
+            normalization=normalization,
+            dropout=dropout,
+            layer_norm_eps=layer_norm_eps,
+            weights_follow=True,
+        )
+        self.classifier = classifier.to(device).eval()
+        self.observation_keys = classifier.image_keys
+        n_channels, height, width = classifier.image_size
+        self.image_shape = (height, width, n_channels)
+
+    @classmethod
+    def from_classifier(
+        cls,
+        classifier: BinaryRewardClassifier,
+        *,
+        reward_type: str = "binary",
+        threshold: float = 0.5,
+        temperature: float = 1.0,
+        class_prior: float | None = None,
+        training: Mapping[str, Any] | None = None,
+        device: str | torch.device = "cpu",
+    ) -> "ClassifierRewardModel":
+        """Return a reward model with a copy of a network, which may go on learning.
+
+        Args:
+            classifier: The network.
+            reward_type: See the class, also for the following three.
+            threshold: See the class.
+            temperature: See the class.
+            class_prior: See the class.
+            training: What it was trained on and how well it does, as JSON would hold it; the hash
+                of its trunk is added as "encoder_hash".
+            device: Where rewards are computed.
+        """
+        model = cls(
+            **classifier.arguments,
+            reward_type=reward_type,
+            threshold=threshold,
+            temperature=temperature,
+            class_prior=class_prior,
+            device=device,
+        )
+        model.classifier.load_state_dict(classifier.state_dict())
+        model.training = {**(training or {}), "encoder_hash": classifier.encoder_hash}
+        return model
+
+    @property
+    def device(self) -> torch.device:
+        """Where rewards are computed."""
+        return next(self.classifier.parameters()).device
+
+    def to(self, device: str | torch.device) -> "ClassifierRewardModel":
+        """Move the network to another device and return the model."""
+        self.classifier.to(device)
+        return self
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's keyword arguments, as JSON would hold them."""
+        return {
+            **self.classifier.arguments,
+            "reward_type": self.reward_type,
+            "threshold": self.threshold,
+            "temperature": self.temperature,
+            "class_prior": self.class_prior,
+        }
+
+    def get_weights(self) -> dict[str, np.ndarray]:
+        """Return copies of the weights by name, on the CPU."""
+        state = self.classifier.state_dict()
+        return {
+            name: np.array(value.cpu().numpy())
+            for name, value in state.items()
+            if not name.endswith(_COUNTER)
+        }
+
+    def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Take over weights."""
+        state = self.classifier.state_dict()
+        tensors = {name: value for name, value in state.items() if name.endswith(_COUNTER)}
+        tensors.update({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
+        self.classifier.load_state_dict(tensors)
+
+    def compute_reward(self, transitions: Transitions) -> np.ndarray:
+        """Return one reward a transition from its next observations, shape (n,), float32."""
+        images = self._read_images(transitions.next_observations)
+        logits = self._compute_logits(images)
+        if self.reward_type == "continuous":
+            return self._to_probability(logits)
+        with np.errstate(divide="ignore"):  # a threshold of 0 or 1 is infinitely far from any row
+            border = np.log(self.threshold) - np.log1p(-self.threshold)
+        distance = np.abs(logits - self.temperature * border)
+        for row in np.flatnonzero(distance < _LOGIT_ROUNDING):
+            alone = {key: value[row : row + 1] for key, value in images.items()}
+            logits[row] = self._compute_logits(alone)[0]
+        return (self._to_probability(logits) > np.float32(self.threshold)).astype(np.float32)
+
+    def compute_probability(self, images: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the probability of success, shape (n,), float32.
+
+        Args:
+            images: By key, each (n, H, W, C), uint8; other keys are not read.
+
+        Raises:
+            RuntimeError: If the model was only constructed and has no weights.
+            ValueError: If images are missing, of another size, order of axes or type.
+        """
+        return self._to_probability(self._compute_logits(self._read_images(images)))
+
+    def _to_probability(self, logits: np.ndarray) -> np.ndarray:
+        scaled = torch.from_numpy(logits) / self.temperature
+        return torch.sigmoid(scaled).numpy().astype(np.float32)
+
+    def _compute_logits(self, images: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return logits before calibration, (n,), float64."""
+        n = len(next(iter(images.values())))
+        logits = np.empty(n, np.float64)
+        with torch.inference_mode(), _full_precision(self.device):
+            for start in range(0, n, _MAX_ROWS):
+                rows = slice(start, start + _MAX_ROWS)
+                parts = {key: self._to_tensor(value[rows]) for key, value in images.items()}
+                logits[rows] = self.classifier(parts).cpu().numpy()
+        return logits
+
+    def _to_tensor(self, images: np.ndarray) -> torch.Tensor:
+        """Return bytes (n, C, H, W) on the device for (n, H, W, C)."""
+        # Torch takes no negative strides, and warns of arrays that it could not write to.
+        is_plain = images.flags.c_contiguous and images.flags.writeable
+        images = images if is_plain else np.array(images, order="C")
+        return torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
+
+    def _read_images(self, observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        images: dict[str, np.ndarray] = {}
+        for key in self.observation_keys:
+            if key not in observations:
+                raise ValueError(
+                    f"Expected images {key!r}, got only: {', '.join(observations)}. Keep them in "
+                    "the observation, or use a model of these images."
+                )
+            images[key] = np.asarray(observations[key])
+            _check_images(key, images[key], self.image_shape)
+        lengths = {key: len(value) for key, value in images.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"Expected as many images of each key, got {lengths}.")
+        return images
+
+
+@contextlib.contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """Keep convolutions on a GPU from TF32, PyTorch's default there, which has three digits."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def _check_images(key: str, images: np.ndarray, shape: tuple[int, int, int]) -> None:
+    expected = f"Expected images {key!r} of shape {('n', *shape)} and type uint8, got "
+    came = f"{images.shape} and {images.dtype}. "
+    if images.shape[1:] != shape:
+        height, width, n_channels = shape
+        if images.shape[1:] == (n_channels, height, width):
+            hint = "Move the channels last: np.moveaxis(images, 1, -1)."
+        elif images.shape == shape:
+            hint = "Add the axis of rows: images[None]."
+        elif images.ndim == 4 and images.shape[-1] == n_channels:
+            hint = f"Render at {height} x {width} pixels, or train a classifier for this size."
+        else:
+            hint = "Images are (H, W, C), one a row."
+        raise ValueError(expected + came + hint)
+    if images.dtype != np.uint8:
+        hint = "Convert them: np.round({}).astype(np.uint8)."
+        if images.dtype.kind == "f":
+            is_unit = images.size > 0 and float(images.max()) <= 1
+            hint = hint.format("255 * images" if is_unit else "images")
+        raise ValueError(expected + came + hint.format("images"))
+
+
+def _check_probabilities(threshold: float, temperature: float, class_prior: float | None) -> None:
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"`threshold` must be in [0, 1], got {threshold}.")
+    if not 0 < temperature < np.inf:
+        raise ValueError(f"`temperature` must be positive and finite, got {temperature}.")
+    if class_prior is not None and not 0 <= class_prior <= 1:
+        raise ValueError(f"`class_prior` must be in [0, 1] or None, got {class_prior}.")
