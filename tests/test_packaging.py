@@ -19,6 +19,7 @@ LAYERS = [
         "checkpoints",
         "data",
         "random_states",
+        "reward_config",
         "reward_models.base",
         "reward_models.saving",
     },
