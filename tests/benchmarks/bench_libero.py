@@ -161,7 +161,7 @@ def summarize(folder: Path) -> None:
         return
     write_rows(folder / "summary.csv", rows)
     panels = [
-        Panel(env, title, {"goal": GOAL_PERCENT})
+        Panel(env, title, {"goal": GOAL_PERCENT}, limits=(-2, 102))
         for env, (_, _, title) in TASKS.items()
         if any(run.env == env for run in results)
     ]

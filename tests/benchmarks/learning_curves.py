@@ -36,11 +36,13 @@ class Panel:
         env: Whose runs it shows.
         title: Stands above it.
         levels: Horizontal lines, by their names.
+        limits: Of the vertical axis, where the measure has any.
     """
 
     env: str
     title: str
     levels: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    limits: tuple[float, float] | None = None
 
 
 def read_results(folder: Path, runs: Sequence[Run]) -> dict[Run, list[dict[str, float]]]:
@@ -121,6 +123,9 @@ def draw_curves(
                 handles[name] = axes.plot(
                     steps, values.mean(0), color=colour, linestyle=dash, linewidth=1.8, label=name
                 )[0]
+        axes.set_xlim(left=0)
+        if panel.limits is not None:
+            axes.set_ylim(*panel.limits)
         _finish_axes(axes, panel, missing, label if column == 0 else "")
     order = [name for name in arms.values() if name in handles]
     figure.legend(
