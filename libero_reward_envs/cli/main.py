@@ -15,6 +15,7 @@ import tyro
 COMMANDS = {
     "demo": ("libero_reward_envs.cli.demo", "DemoArgs"),
     "collect": ("libero_reward_envs.cli.collect", "CollectArgs"),
+    "train-classifier": ("libero_reward_envs.cli.train_classifier", "TrainClassifierArgs"),
     "train-rrd": ("libero_reward_envs.cli.train_rrd", "TrainRRDArgs"),
 }
 

@@ -1,0 +1,264 @@
+"""Fit a success classifier to labelled frames: `libero-reward train-classifier --positive-dir ...`.
+
+Writes the checkpoint `--output-checkpoint` after each epoch that is the best so far, and at the end
+the reward model (`config.json`, `model.safetensors`, `README.md`), which knows its threshold and
+its temperature too, into `--out`, beside `curves.csv`.
+"""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from libero_reward_envs.data.frames import RewardDataset
+    from libero_reward_envs.reward_models.classifier import ClassifierRewardModel
+    from libero_reward_envs.reward_models.classifier_fit import BestEpoch
+
+CURVES_FILE = "curves.csv"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainClassifierArgs:
+    """Fit a success classifier to trajectories of labelled images.
+
+    Trajectories are held out whole; on them the best epoch, the calibration and the threshold are
+    chosen. Everything the model must know later is stored with it.
+    """
+
+    positive_dir: Path
+    """Folder, or HDF5 file, of trajectories with success."""
+    negative_dir: Path
+    """Folder, or HDF5 file, of trajectories without."""
+    output_checkpoint: Path
+    """The checkpoint, such as ./checkpoints/reward_model.pt; its folder is made if needed."""
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="PATH", help_behavior_hint="(default: OUTPUT_CHECKPOINT without .pt)"
+        ),
+    ] = None
+    """Folder for the reward model and the curves."""
+    pretrained_encoder_path: Annotated[
+        Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: none)")
+    ] = None
+    """Weights of the image encoder, such as ./resnet10_pretrained.pt. Without them it is trained
+    from the start, which needs more data."""
+    train_encoder: bool = False
+    """Train the encoder that --pretrained-encoder-path gives too, rather than freeze it."""
+    backbone: Literal["resnet10", "resnet18"] = "resnet10"
+    """The image encoder; resnet18 needs torchvision."""
+    padding: Literal["symmetric", "same"] = "symmetric"
+    """How the encoder pads: "same" for weights that come from SERL."""
+    normalization: Literal["imagenet", "unit"] = "imagenet"
+    """How it scales pixels: by ImageNet's mean and deviation, or to [0, 1] only."""
+    image_key: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY [KEY ...]")] = ("base_camera",)
+    """The images to use; several are joined."""
+    image_size: Annotated[tuple[int, int, int], tyro.conf.arg(metavar="C H W")] = (3, 64, 64)
+    """Their size."""
+    batch_size: int = 32
+    """Frames a step of Adam."""
+    epochs: int = 100
+    """How often every frame is learnt from."""
+    lr: float = 1e-4
+    """Learning rate of Adam."""
+    weight_decay: float = 0.0
+    """Of Adam, decoupled from the gradient."""
+    balance: bool = True
+    """Let success and no success weigh the same, whatever their number."""
+    hidden_dim: int = 256
+    """Width of the classifier."""
+    num_spatial_blocks: int = 8
+    """Learned weightings of each feature over the image."""
+    holdout_fraction: float = 0.2
+    """Share of the trajectories that are held out."""
+    target_false_positive_rate: float = 0.01
+    """Share of held-out frames without success that the threshold may let pass."""
+    seed: int = 0
+    """Draws the held-out trajectories, the initial weights and the order of the frames."""
+    device: str = "cpu"
+    """Where the classifier is trained."""
+    workers: int = 0
+    """Processes that read images; 0 for none but this one."""
+    checkpoint_dir: Annotated[
+        Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: none)")
+    ] = None
+    """Folder for the training's state after each epoch, from which the same command goes on."""
+    visualize_positive: bool = False
+    """Write all frames of success as PNGs before training."""
+    vis_output_dir: Path = Path("positive_samples_vis")
+    """Where to."""
+
+
+def main(args: TrainClassifierArgs) -> None:
+    """Read, show, fit, save."""
+    from libero_reward_envs.data.frames import (
+        RewardDataset,
+        split_trajectories,
+        visualize_positive,
+    )
+
+    out = _choose_out(args)
+    dataset = RewardDataset(
+        args.positive_dir, args.negative_dir, image_keys=args.image_key, image_size=args.image_size
+    )
+    print(dataset.describe())
+    if args.visualize_positive:
+        pictures = visualize_positive(dataset, args.vis_output_dir)
+        print(f"{len(pictures)} frames of success: {args.vis_output_dir}")
+    train, holdout = split_trajectories(dataset, args.holdout_fraction, args.seed)
+    print(f"To fit: {_describe(train)}. Held out: {_describe(holdout)}.")
+    _explain_encoder(args)
+    checkpoints = _CheckpointWriter(args.output_checkpoint)
+    model = _fit(args, train, holdout, out, checkpoints)
+    checkpoints.finish(model)
+    model.save_pretrained(out)
+    best = model.training["best_report"]
+    print(
+        f"Best of {args.epochs} epochs by held-out average precision: {best['epoch']}\n"
+        f"Held out:\n{_tabulate(model.training['quality'])}\n"
+        f"Checkpoint: {args.output_checkpoint}\nReward model and curves: {out}"
+    )
+
+
+def _choose_out(args: TrainClassifierArgs) -> Path:
+    out = args.out or args.output_checkpoint.with_suffix("")
+    if out.resolve() == args.output_checkpoint.resolve():
+        raise ValueError(
+            f"Expected another path for the reward model's folder than for the checkpoint, got "
+            f"{str(out)!r} for both. Let --output-checkpoint end in .pt, or give --out."
+        )
+    for path, is_wrong, kind in (
+        (out, out.exists() and not out.is_dir(), "a folder"),
+        (args.output_checkpoint, args.output_checkpoint.is_dir(), "a file"),
+    ):
+        if is_wrong:
+            raise ValueError(f"Expected {kind} at {str(path)!r}, there is something else.")
+    return out
+
+
+def _explain_encoder(args: TrainClassifierArgs) -> None:
+    if args.pretrained_encoder_path is None:
+        print(
+            "No --pretrained-encoder-path: the encoder is trained from the start "
+            "(use_pretrain=False, freeze_encoder=False)."
+        )
+    else:
+        frozen = "trained further" if args.train_encoder else "frozen"
+        print(f"Encoder: {args.backbone} of {args.pretrained_encoder_path}, {frozen}.")
+
+
+def _fit(
+    args: TrainClassifierArgs,
+    train: "RewardDataset",
+    holdout: "RewardDataset",
+    out: Path,
+    checkpoints: "_CheckpointWriter",
+) -> "ClassifierRewardModel":
+    """Train with a progress bar and curves."""
+    from tqdm import tqdm
+
+    from libero_reward_envs.reward_models.classifier_fit import fit_classifier
+
+    is_pretrained = args.pretrained_encoder_path is not None
+    history: list[Mapping[str, float]] = []
+    with tqdm(total=args.epochs * len(train), desc="classifier", unit="frame") as bar:
+
+        def show(report: Mapping[str, float]) -> None:
+            bar.set_postfix(_shorten(report), refresh=False)
+            bar.update(int(report["epoch"]) * len(train) - bar.n)
+            history.append(report)
+            _write_curves(out / CURVES_FILE, history)
+
+        return fit_classifier(
+            train,
+            holdout,
+            image_keys=args.image_key,
+            image_size=args.image_size,
+            backbone=args.backbone,
+            pretrained_encoder_path=args.pretrained_encoder_path,
+            use_pretrain=is_pretrained,
+            freeze_encoder=is_pretrained and not args.train_encoder,
+            hidden_dim=args.hidden_dim,
+            num_spatial_blocks=args.num_spatial_blocks,
+            padding=args.padding,
+            normalization=args.normalization,
+            n_epochs=args.epochs,
+            batch_size=args.batch_size,
+            learning_rate=args.lr,
+            weight_decay=args.weight_decay,
+            balance=args.balance,
+            target_false_positive_rate=args.target_false_positive_rate,
+            seed=args.seed,
+            device=args.device,
+            on_progress=show,
+            on_batch=bar.update,
+            on_best=checkpoints.write,
+            checkpoint_folder=args.checkpoint_dir,
+            n_workers=args.workers,
+        )
+
+
+class _CheckpointWriter:
+    """Keeps the `.pt` file that of the best epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._epoch: float | None = None
+
+    def write(self, best: "BestEpoch") -> None:
+        """Write the network and its optimiser."""
+        self._write(best.classifier, best.report, best.optimizer.state_dict())
+
+    def finish(self, model: "ClassifierRewardModel") -> None:
+        """Write the model's network, if its epoch was before a checkpoint that was gone on from."""
+        if self._epoch != model.training["best_epoch"]:
+            self._write(model.classifier, model.training["best_report"], {})
+
+    def _write(self, classifier: Any, report: Mapping[str, float], state: dict[str, Any]) -> None:
+        from libero_reward_envs.reward_models.classifier_pt import write_checkpoint_pt
+
+        write_checkpoint_pt(
+            self._path,
+            classifier,
+            epoch=int(report["epoch"]),
+            train_loss=report["train_loss"],
+            train_acc=report["train_acc"],
+            optimizer_state_dict=state,
+        )
+        self._epoch = report["epoch"]
+
+
+def _write_curves(path: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Write a row an epoch, with numbers that read back as they were."""
+    from libero_reward_envs.atomic_files import write_atomically
+
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([history[0].keys(), *(report.values() for report in history)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, [text.getvalue().encode()])
+
+
+def _describe(dataset: "RewardDataset") -> str:
+    n_negative, n_positive = dataset.class_counts()
+    return (
+        f"{len(dataset.sources)} trajectories, {len(dataset)} frames "
+        f"({n_positive} of label 1, {n_negative} of label 0)"
+    )
+
+
+def _shorten(report: Mapping[str, float]) -> dict[str, str]:
+    names = {"train_loss": "loss", "train_acc": "acc", "holdout_average_precision": "held_out_AP"}
+    return {short: f"{report[name]:.3f}" for name, short in names.items()}
+
+
+def _tabulate(quality: Mapping[str, object]) -> str:
+    return "\n".join(
+        f"  {name:26} {value:.4g}" if isinstance(value, float) else f"  {name:26} {value}"
+        for name, value in quality.items()
+    )
