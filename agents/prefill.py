@@ -19,7 +19,9 @@ from libero_reward_envs.reward_models.base import (
     RewardModel,
     check_rewards,
 )
-from libero_reward_envs.wrappers.reward_mix import RewardMix, check_action_space
+from libero_reward_envs.wrappers.episode_rewards import compute_episode_rewards
+from libero_reward_envs.wrappers.lazy_reward_model import check_action_space
+from libero_reward_envs.wrappers.reward_mix import RewardMix
 
 _KNOWN_LATE = (EPISODE_RETURN_KEY, EPISODE_LENGTH_KEY)
 
@@ -206,10 +208,9 @@ def _compute_rewards(
         observations={**transitions.observations, **known},
         next_observations={**transitions.next_observations, **known},
     )
-    rewards = reward_model.compute_reward(transitions)
     if reward_mix is None:
-        return check_rewards(rewards, n, reward_model)
-    return reward_mix.combine(episode.rewards, rewards, reward_model)
+        return check_rewards(reward_model.compute_reward(transitions), n, reward_model)
+    return compute_episode_rewards(reward_mix, reward_model, transitions, episode.rewards)
 
 
 def _check_rewards_wanted(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 from stable_baselines3.common.vec_env import VecNormalize
 
 from libero_reward_envs.agents.episode_replay_buffer import EpisodeReplayBuffer
+from libero_reward_envs.agents.relabel_modes import RelabelMode, check_mode, check_relabel
 from libero_reward_envs.reward_models.base import (
     EPISODE_LENGTH_KEY,
     EPISODE_RETURN_KEY,
@@ -18,18 +19,15 @@ from libero_reward_envs.reward_models.base import (
     Transitions,
     check_rewards,
 )
+from libero_reward_envs.wrappers.lazy_reward_model import LazyRewardModel, check_action_space
 from libero_reward_envs.wrappers.reward_mix import (
     MODEL_REWARD_KEY,
-    LazyRewardModel,
     RewardMix,
-    RewardMode,
-    check_action_space,
+    check_scores_observations,
+    score_observations,
 )
 
-RELABEL_MODES = ("always", "if_older_than", "never")
 EPISODE_KEYS = (EPISODE_RETURN_KEY, EPISODE_LENGTH_KEY)
-
-RelabelMode = Literal["always", "if_older_than", "never"]
 
 _NO_VERSION = -1  # the reward of this transition was not computed yet
 
@@ -64,11 +62,9 @@ class RelabelReplayBuffer(EpisodeReplayBuffer):
         max_age: Reward steps, for "if_older_than".
         n_steps: Steps whose rewards are relabelled, discounted and summed, up to the end of the
             episode.
-        gamma: Discount in that sum; give the agent's if `n_steps` is not 1.
-        mode: "replace" or "mix", see `RewardMix`.
-        env_weight: Weight of the env's own reward, for "mix".
-        model_weight: Weight of the model's reward.
-        step_cost: What is subtracted at every step, see `RewardMix`.
+        gamma: Discount in that sum and of mode "potential": give the agent's for either.
+        mix: The other arguments of `RewardMix`. Its "success" depends on the steps before, so it is
+            not for a buffer; "difference" and "potential" need relabel="always".
 
     Attributes:
         reward_mix: The rule, with `n_rewards`, `n_changed` and `check_used()`.
@@ -93,14 +89,12 @@ class RelabelReplayBuffer(EpisodeReplayBuffer):
         max_age: int | None = None,
         n_steps: int = 1,
         gamma: float = 0.99,
-        mode: RewardMode = "replace",
-        env_weight: float = 1.0,
-        model_weight: float = 1.0,
-        step_cost: float = 0.0,
+        **mix: Any,
     ) -> None:
-        _check_relabel(relabel, max_age)
+        check_relabel(relabel, max_age)
         check_action_space(action_space)
-        self.reward_mix = RewardMix(mode, env_weight, model_weight, step_cost)
+        self.reward_mix = RewardMix(gamma=gamma, **mix)
+        check_mode(self.reward_mix, relabel)
         self.relabel = relabel
         self.max_age = max_age
         self.model_version = 0
@@ -145,6 +139,7 @@ class RelabelReplayBuffer(EpisodeReplayBuffer):
             and tuple(shapes.get(key, ())) != space.shape
         }
         self._reward_model = model
+        self._is_checked = False  # whether the model scores observations, for modes that ask it to
         self._keys_to_read = tuple(keys)
         if self.relabel == "if_older_than":
             self.model_versions.fill(_NO_VERSION)  # what another model computed is of no use
@@ -226,15 +221,11 @@ class RelabelReplayBuffer(EpisodeReplayBuffer):
         self.reward_mix.n_changed = int(values["n_changed"])
 
     def _settings(self) -> dict[str, Any]:
-        mix = self.reward_mix
         return {
             **super()._settings(),
             "relabel": self.relabel,
             "max_age": self.max_age,
-            "mode": mix.mode,
-            "env_weight": mix.env_weight,
-            "model_weight": mix.model_weight,
-            "step_cost": mix.step_cost,
+            **self.reward_mix.settings,
         }
 
     def _ring_arrays(self) -> dict[str, np.ndarray]:
@@ -246,13 +237,34 @@ class RelabelReplayBuffer(EpisodeReplayBuffer):
     def _compute_rewards(
         self, rows: np.ndarray, columns: np.ndarray, episodes: np.ndarray | None
     ) -> np.ndarray:
+        before = None
         if self.relabel == "always":
-            rewards = self.reward_model.compute_reward(self._read(rows, columns, episodes))
+            transitions = self._read(rows, columns, episodes)
+            rewards = self.reward_model.compute_reward(transitions)
+            before = self._find_scores_before(transitions, rewards)
         else:
             if self.relabel == "if_older_than":
                 self._renew_model_rewards(rows, columns, episodes)
             rewards = self.model_rewards[rows, columns]
-        return self.reward_mix.combine(self.rewards[rows, columns], rewards, self.reward_model)
+        return self.reward_mix.combine(
+            self.rewards[rows, columns],
+            rewards,
+            self.reward_model,
+            scores_before=before,
+            terminated=self.terminated[rows, columns],
+            ended=self.dones[rows, columns] > 0,
+        )
+
+    def _find_scores_before(
+        self, transitions: Transitions, rewards: np.ndarray
+    ) -> np.ndarray | None:
+        if not self.reward_mix.compares_observations:
+            return None
+        if not self._is_checked:
+            check_scores_observations(self.reward_model, transitions, rewards)
+            self._is_checked = True
+        first = transitions.observations
+        return score_observations(self.reward_model, first, transitions.actions)
 
     def _renew_model_rewards(
         self, rows: np.ndarray, columns: np.ndarray, episodes: np.ndarray | None
@@ -285,17 +297,3 @@ class RelabelReplayBuffer(EpisodeReplayBuffer):
             for side in (transitions.observations, transitions.next_observations)
         )
         return transitions._replace(observations=first, next_observations=second)
-
-
-def _check_relabel(relabel: str, max_age: int | None) -> None:
-    if relabel not in RELABEL_MODES:
-        raise ValueError(
-            f"Unknown `relabel` {relabel!r}. Choose one of: {', '.join(RELABEL_MODES)}."
-        )
-    if (relabel == "if_older_than") != (max_age is not None):
-        raise ValueError(
-            "Give `max_age`, in reward steps, with relabel='if_older_than' and only there; "
-            f"got max_age={max_age} with relabel={relabel!r}."
-        )
-    if max_age is not None and max_age < 0:
-        raise ValueError(f"`max_age` must not be negative, got {max_age}.")

@@ -1,5 +1,6 @@
 """The one place where environments and wrappers are stacked."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from libero_reward_envs.envs.libero_env import LiberoEnv
 from libero_reward_envs.envs.tasks import Task
 from libero_reward_envs.reward_models.base import BOX_OBSERVATION_KEY
 from libero_reward_envs.wrappers.learned_reward import LearnedReward
-from libero_reward_envs.wrappers.reward_mix import RewardMode
+from libero_reward_envs.wrappers.reward_mix import RewardMixArguments
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from libero_reward_envs.reward_models.base import RewardModel
 
 PRETRAINED_FOLDER = Path(__file__).parent / "reward_models" / "pretrained"
+_IMAGE_SUFFIX = "_image"
 
 
 def make_rrd_env(
@@ -24,13 +26,9 @@ def make_rrd_env(
     task: int | str = 0,
     reward_model: str | Path | None = None,
     *,
-    mode: RewardMode = "replace",
-    env_weight: float = 1.0,
-    model_weight: float = 1.0,
-    step_cost: float = 0.0,
     online: bool = False,
     online_kwargs: dict[str, Any] | None = None,
-    **env_kwargs: Any,
+    **kwargs: Any,
 ) -> gym.Env[Any, Any]:
     """`LiberoRRD-v0`: a LIBERO task whose reward an RRD model computes.
 
@@ -39,20 +37,17 @@ def make_rrd_env(
         task: See `LiberoEnv`.
         reward_model: Folder or Hub id of a saved reward model. By default the one that ships with
             the package for this task.
-        mode: See `LearnedReward`, as the three arguments after it.
-        env_weight: See `LearnedReward`.
-        model_weight: See `LearnedReward`.
-        step_cost: See `LearnedReward`.
         online: Whether the model goes on learning from the episodes that pass. Where no model is
             given and none ships, a new one learns from nothing. The reward is this env's alone: for
             several envs use `VecLearnedReward`.
         online_kwargs: See `LearnedReward`.
-        env_kwargs: The other keyword arguments of `LiberoEnv`.
+        kwargs: The arguments of `RewardMix`, such as `mode`, and the other ones of `LiberoEnv`.
 
     Raises:
         ValueError: If no model ships for the task and none is given nor learned online; the message
             says how to train one. For what else is wrong, see `LiberoEnv` and `LearnedReward`.
     """
+    mix, env_kwargs = _split(kwargs)
     env = LiberoEnv(suite, task, **env_kwargs)
     model: Any = reward_model
     if model is None:
@@ -63,16 +58,92 @@ def make_rrd_env(
                 raise
             model = _make_new_rrd_model(env)
             online_kwargs = _with_return_scale(online_kwargs, env.task.max_episode_steps)
-    return _RegisteredReward(
-        env,
-        model,
-        mode=mode,
-        env_weight=env_weight,
-        model_weight=model_weight,
-        step_cost=step_cost,
-        online=online,
-        online_kwargs=online_kwargs,
-    )
+    return _RegisteredReward(env, model, online=online, online_kwargs=online_kwargs, **mix)
+
+
+def make_classifier_env(
+    suite: str | None = None,
+    task: int | str = 0,
+    reward_model: str | Path | None = None,
+    *,
+    reward_type: str | None = None,
+    **kwargs: Any,
+) -> gym.Env[Any, Any]:
+    """`LiberoClassifier-v0`: a LIBERO task whose reward a success classifier computes from pixels.
+
+    Cameras, image size and orientation are those that the classifier was trained on; they need not
+    be said again.
+
+    Args:
+        suite: See `LiberoEnv`.
+        task: See `LiberoEnv`.
+        reward_model: Folder, Hub id or `.pt` checkpoint of a success classifier; needed.
+        reward_type: "binary" or "continuous"; None for what was saved.
+        kwargs: The arguments of `RewardMix`, such as `mode`, and the other ones of `LiberoEnv`.
+            `obs_type` is "pixels" by default, or "pixels_state".
+
+    Raises:
+        FileNotFoundError: If there is no such classifier.
+        ValueError: If none is given, or an argument contradicts it. For what else is wrong, see
+            `LiberoEnv` and `LearnedReward`.
+    """
+    from libero_reward_envs.reward_models.classifier_files import read_classifier_config
+
+    if reward_model is None:
+        raise ValueError(
+            "Expected a success classifier for LiberoClassifier-v0, got none. Train one with\n"
+            "  libero-reward train-classifier --positive-dir ... --negative-dir ... "
+            "--output-checkpoint classifier.pt\n"
+            "and pass `reward_model='classifier'`."
+        )
+    mix, env_kwargs = _split(kwargs)
+    images = choose_images(read_classifier_config(reward_model), env_kwargs)
+    env = LiberoEnv(suite, task, **{**env_kwargs, **images})
+    return _RegisteredReward(env, reward_model, reward_type=reward_type, **mix)
+
+
+def choose_images(config: Mapping[str, Any], env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `LiberoEnv` that give a success classifier its images.
+
+    Args:
+        config: What `read_classifier_config` returns.
+        env_kwargs: The arguments that were given; they win where they fit.
+
+    Raises:
+        ValueError: If they do not fit, or no LIBERO env has such images.
+    """
+    keys, (_, height, width) = config["image_keys"], config["image_size"]
+    foreign = [key for key in keys if not key.endswith(_IMAGE_SUFFIX)]
+    if foreign or height != width:
+        raise ValueError(
+            f"Expected a classifier of square images '<camera>{_IMAGE_SUFFIX}', got {height} x "
+            f"{width} pixels of {', '.join(map(repr, keys))}. Put VecLearnedReward around an env "
+            "that has such images, or collect with the names that this one gives them."
+        )
+    cameras = [key.removesuffix(_IMAGE_SUFFIX) for key in keys]
+    chosen = {"obs_type": "pixels", "cameras": cameras, "image_size": height}
+    if orientation := config["training"].get("orientation"):
+        chosen["orientation"] = orientation
+    for name, needed in chosen.items():
+        given = env_kwargs.get(name, needed)
+        fits = given == needed
+        if name == "obs_type":
+            fits = given in ("pixels", "pixels_state")
+        elif name == "cameras":
+            fits = set(cameras) <= set(given)
+        if not fits:
+            raise ValueError(
+                f"The classifier was trained with {name}={needed!r}, got {given!r}. Leave it away, "
+                "or train a classifier for it."
+            )
+        chosen[name] = given
+    return chosen
+
+
+def _split(kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the arguments of `RewardMix`, and the others."""
+    mix = {name: kwargs[name] for name in RewardMixArguments.__annotations__ if name in kwargs}
+    return mix, {name: value for name, value in kwargs.items() if name not in mix}
 
 
 def _make_new_rrd_model(env: LiberoEnv) -> "RewardModel":
@@ -94,6 +165,7 @@ def _with_return_scale(online_kwargs: dict[str, Any] | None, scale: float) -> di
 
 # Gymnasium reads it of the entry point: it is how `render_mode="human"` finds its wrapper.
 make_rrd_env.metadata = LiberoEnv.metadata  # pyright: ignore[reportFunctionMemberAccess]
+make_classifier_env.metadata = LiberoEnv.metadata  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def find_pretrained(method: str, task: Task) -> Path:
@@ -163,8 +235,9 @@ def make_vec_env(
         venv.seed(seed)
     if reward_model is None:
         return venv
+    further: dict[str, Any] = reward_kwargs or {}
     try:
-        return VecLearnedReward(venv, reward_model, **(reward_kwargs or {}))
+        return VecLearnedReward(venv, reward_model, **further)
     except BaseException:
         venv.close()  # else its processes would go on
         raise

@@ -26,11 +26,12 @@ def register_envs() -> None:
         entry_point=_LIBERO_ENV,
         additional_wrappers=(_TIME_LIMIT,),
     )
-    gym.register(
-        "LiberoRRD-v0",
-        entry_point="libero_reward_envs.factory:make_rrd_env",
-        additional_wrappers=(_TIME_LIMIT,),
-    )
+    for method in ("RRD", "Classifier"):
+        gym.register(
+            f"Libero{method}-v0",
+            entry_point=f"libero_reward_envs.factory:make_{method.lower()}_env",
+            additional_wrappers=(_TIME_LIMIT,),
+        )
     for task in all_tasks():
         gym.register(
             f"{task.id}-v0",

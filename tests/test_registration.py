@@ -25,7 +25,7 @@ SPREAD = [
 def test_there_is_one_id_for_each_of_the_130_tasks() -> None:
     assert len(TASK_IDS) == len(set(TASK_IDS)) == 130
     assert set(TASK_IDS) <= gym.registry.keys()
-    assert {"Libero-v0", "LiberoRRD-v0"} <= gym.registry.keys()
+    assert {"Libero-v0", "LiberoRRD-v0", "LiberoClassifier-v0"} <= gym.registry.keys()
 
 
 def test_registering_twice_changes_nothing() -> None:
@@ -34,7 +34,7 @@ def test_registering_twice_changes_nothing() -> None:
     assert gym.registry == before
 
 
-@pytest.mark.parametrize("env_id", ["Libero-v0", "LiberoRRD-v0", *TASK_IDS])
+@pytest.mark.parametrize("env_id", ["Libero-v0", "LiberoRRD-v0", "LiberoClassifier-v0", *TASK_IDS])
 def test_specs_survive_json(env_id: str) -> None:
     spec = gym.spec(env_id)
     assert EnvSpec.from_json(spec.to_json()) == spec

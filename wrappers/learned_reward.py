@@ -6,27 +6,27 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from typing_extensions import Unpack
 
 from libero_reward_envs.reward_models.base import RewardModel, Transitions
-from libero_reward_envs.wrappers.online_training import LazyOnlineTraining, OnlineTraining
-from libero_reward_envs.wrappers.reward_mix import (
-    ENV_REWARD_KEY,
-    MODEL_REWARD_KEY,
-    TOTAL_REWARD_KEY,
+from libero_reward_envs.wrappers.episode_rewards import EpisodeRewards
+from libero_reward_envs.wrappers.lazy_reward_model import (
     LazyRewardModel,
-    RewardMix,
-    RewardMode,
     check_action_space,
     select_observations,
     warn_of_another_task,
 )
+from libero_reward_envs.wrappers.online_training import LazyOnlineTraining, OnlineTraining
+from libero_reward_envs.wrappers.reward_mix import RewardMix, RewardMixArguments
 
 
 class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Replaces the reward of an env by that of a reward model, or mixes the two.
 
-    Every step's info gains "reward/env", "reward/model" and "reward/total"; nothing else in it
-    changes. A `Monitor` inside this wrapper goes on logging the env's own return.
+    Every step's info gains "reward/env", "reward/model" and "reward/total", and with
+    mode="success" "predicted_success", whether success was seen in this episode; nothing else in
+    it changes, `is_success` least of all. A `Monitor` inside this wrapper goes on logging the env's
+    own return.
 
     With `online=True` the model goes on learning from the episodes that pass: every step is
     followed by a reward step, and infos gain "reward/model_version". A reset within an episode
@@ -34,14 +34,15 @@ class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
     Args:
         env: An env with actions in [-1, 1]. A Box observation stands under "state".
-        reward_model: The model, or the folder or Hub id of a saved one, loaded at the first reset
-            in the process that steps. Given as a string, `env.spec` stays JSON with this wrapper.
-        mode: "replace" or "mix", see `RewardMix`.
-        env_weight: Weight of the env's own reward, for "mix".
-        model_weight: Weight of the model's reward.
-        step_cost: What is subtracted at every step, see `RewardMix`.
+        reward_model: The model, or the folder, Hub id or `.pt` checkpoint of a saved one, loaded at
+            the first reset in the process that steps. Given as a string, `env.spec` stays JSON with
+            this wrapper.
+        reward_type: "binary" or "continuous", for success classifiers; None for what was saved.
         online: Whether the model is trained on the steps that pass.
         online_kwargs: Further arguments of `make_online_training`, such as `trainer_kwargs`.
+        mix: The arguments of `RewardMix`: `mode` ("replace", "mix", "terminal", "success",
+            "difference" or "potential"), `env_weight`, `model_weight`, `step_cost`, `gamma`,
+            `success_window`, `success_threshold`.
 
     Attributes:
         reward_mix: The rule, with `n_rewards`, `n_changed` and `check_used()`.
@@ -67,23 +68,19 @@ class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
         env: gym.Env,
         reward_model: RewardModel | str | Path,
         *,
-        mode: RewardMode = "replace",
-        env_weight: float = 1.0,
-        model_weight: float = 1.0,
-        step_cost: float = 0.0,
+        reward_type: str | None = None,
         online: bool = False,
         online_kwargs: Mapping[str, Any] | None = None,
+        **mix: Unpack[RewardMixArguments],
     ) -> None:
         gym.utils.RecordConstructorArgs.__init__(
             self,
             _disable_deepcopy=True,  # a model object is shared, not copied
             reward_model=str(reward_model) if isinstance(reward_model, Path) else reward_model,
-            mode=mode,
-            env_weight=env_weight,
-            model_weight=model_weight,
-            step_cost=step_cost,
+            reward_type=reward_type,
             online=online,
             online_kwargs=online_kwargs,
+            **mix,
         )
         gym.Wrapper.__init__(self, env)
         inner = env
@@ -92,8 +89,11 @@ class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
                 raise ValueError("The env already has a learned reward. Wrap it once.")
             inner = inner.env
         check_action_space(env.action_space)
-        self.reward_mix = RewardMix(mode, env_weight, model_weight, step_cost)
-        self._lazy_model = LazyRewardModel(reward_model, env.observation_space)
+        self.reward_mix = RewardMix(**mix)
+        self._rewards = EpisodeRewards(self.reward_mix, 1)
+        self._lazy_model = LazyRewardModel(
+            reward_model, env.observation_space, reward_type=reward_type
+        )
         self._online = LazyOnlineTraining(self._lazy_model, 1, online, online_kwargs)
         self._observation: Any = None
 
@@ -115,6 +115,7 @@ class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
         if self._observation is None:
             warn_of_another_task(self.reward_model, info.get("task"))
         self._observation = self._select(observation)
+        self._rewards.forget()
         if training := self.online_training:
             training.finish_open_episodes()  # a time limit outside this wrapper is not seen here
         return observation, info
@@ -137,18 +138,11 @@ class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
             next_observations=next_observation,
             terminated=np.array([terminated], bool),
         )
-        model_rewards = self.reward_model.compute_reward(transitions)
-        total = self.reward_mix.combine([env_reward], model_rewards, self.reward_model)
-        self._observation = next_observation
         ended = np.array([terminated or truncated])
+        total, known = self._rewards.compute(self.reward_model, transitions, [env_reward], ended)
+        self._observation = next_observation
         version = self._online.record(transitions, np.array([env_reward]), ended)
-        info = {
-            **info,
-            ENV_REWARD_KEY: float(env_reward),
-            MODEL_REWARD_KEY: float(model_rewards[0]),
-            TOTAL_REWARD_KEY: float(total[0]),
-            **version,
-        }
+        info = {**info, **known[0], **version}
         return observation, float(total[0]), terminated, truncated, info
 
     def _select(self, observation: Any) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from libero_reward_envs.reward_models.base import RewardModel, Transitions
 from libero_reward_envs.reward_models.episode_store import EpisodeStore
 from libero_reward_envs.reward_models.rrd_data import N_EPISODES_TO_VARY, warn_of_equal_returns
 from libero_reward_envs.reward_models.training import RewardTrainer
-from libero_reward_envs.wrappers.reward_mix import LazyRewardModel
+from libero_reward_envs.wrappers.lazy_reward_model import LazyRewardModel
 
 MODEL_VERSION_KEY = "reward/model_version"
 

@@ -1,36 +1,60 @@
 """How the env's own reward and the model's become the reward an agent sees."""
 
-import warnings
-from collections.abc import Collection, Iterable
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
-import gymnasium as gym
 import numpy as np
+from typing_extensions import TypedDict
 
-from libero_reward_envs.reward_models.base import (
-    BOX_OBSERVATION_KEY,
-    EPISODE_LENGTH_KEY,
-    EPISODE_RETURN_KEY,
-    RewardModel,
-    check_rewards,
-    load_reward_model,
-)
-from libero_reward_envs.reward_models.saving import read_config
+from libero_reward_envs.reward_models.base import RewardModel, Transitions, check_rewards
+from libero_reward_envs.reward_models.success_window import check_window
 
 ENV_REWARD_KEY = "reward/env"
 MODEL_REWARD_KEY = "reward/model"
 TOTAL_REWARD_KEY = "reward/total"
-REWARD_MODES = ("replace", "mix")
+REWARD_MODES = ("replace", "mix", "terminal", "success", "difference", "potential")
 
-RewardMode = Literal["replace", "mix"]
+RewardMode = Literal["replace", "mix", "terminal", "success", "difference", "potential"]
+
+_WITH_ENV_REWARD = ("mix", "potential")
+_COMPARING = ("difference", "potential")
+_DEFAULT_THRESHOLD = 0.5
+
+
+class RewardMixArguments(TypedDict, total=False):
+    """The arguments of `RewardMix`, which whatever holds one takes and hands on."""
+
+    mode: RewardMode
+    env_weight: float
+    model_weight: float
+    step_cost: float
+    gamma: float
+    success_window: Sequence[int]
+    success_threshold: float | None
 
 
 class RewardMix:
     """Computes the reward an agent sees, and counts how often it is not the env's own.
 
-    replace: total = model_weight * model - step_cost
-    mix:     total = env_weight * env + model_weight * model - step_cost
+    With r_env and r_m the rewards of env and model, weights w_e and w_m, and a step cost c:
+
+    | mode | reward |
+    | --- | --- |
+    | replace | w_m r_m - c |
+    | mix | w_e r_env + w_m r_m - c |
+    | terminal | w_m r_m - c at the last step of an episode, time-outs too; -c before it |
+    | success | w_m - c at the first debounced success of an episode; -c at any other step |
+    | difference | w_m (r_m(o_{t+1}) - r_m(o_t)) - c |
+    | potential | w_e r_env + w_m (gamma r_m(o_{t+1}) - r_m(o_t)) - c |
+
+    The last two take the model's reward for a score of the observation that a step leads to, and
+    compare it with that of the observation before; they are refused for models that read more.
+    "potential" is the shaping of Ng et al. (1999), which changes no optimal policy if `gamma` is
+    the agent's: where an episode terminates r_m(o_{t+1}) counts as 0, after a time-out it stands,
+    because the agent bootstraps there. "difference" is that without discount and at any end: an
+    episode sums to last minus first score. "success" is an event, k of the last n steps whose r_m
+    is above a threshold, see `SuccessWindow`; an env that ends at true success at once leaves it no
+    time unless k is 1 (`terminate_on_success=False` of `LiberoEnv` does).
 
     One rule for the Gymnasium wrapper, the vector wrapper and relabelling: a transition has the
     same reward in all of them.
@@ -40,17 +64,21 @@ class RewardMix:
     `offset_margin`, and then `step_cost` stays 0.
 
     Args:
-        mode: "replace" or "mix".
-        env_weight: Weight of the env's own reward, for "mix".
-        model_weight: Weight of the model's reward.
-        step_cost: What is subtracted at every step, the last one too.
+        mode: One of the table.
+        env_weight: w_e, for "mix" and "potential".
+        model_weight: w_m.
+        step_cost: c, subtracted at every step, the last one too.
+        gamma: Discount of "potential", in [0, 1]: the agent's.
+        success_window: (k, n) of "success".
+        success_threshold: What r_m must be above to count as success; None for the threshold of the
+            model if it is a classifier that returns probabilities, else 0.5.
 
     Attributes:
         n_rewards: How many rewards were computed.
         n_changed: How many of them were not the env's own.
 
     Raises:
-        ValueError: If `mode` is unknown or a number is not finite.
+        ValueError: If `mode` is unknown, a number is not finite or out of range.
     """
 
     def __init__(
@@ -59,34 +87,104 @@ class RewardMix:
         env_weight: float = 1.0,
         model_weight: float = 1.0,
         step_cost: float = 0.0,
+        gamma: float = 0.99,
+        success_window: Sequence[int] = (2, 3),
+        success_threshold: float | None = None,
     ) -> None:
         if mode not in REWARD_MODES:
             raise ValueError(f"Unknown mode {mode!r}. Choose one of: {', '.join(REWARD_MODES)}.")
         numbers = {"env_weight": env_weight, "model_weight": model_weight, "step_cost": step_cost}
+        if success_threshold is not None:
+            numbers["success_threshold"] = success_threshold
         for name, number in numbers.items():
             if not np.isfinite(number):
                 raise ValueError(f"`{name}` must be finite, got {number}.")
-        self.mode = mode
+        if not 0 <= gamma <= 1:
+            raise ValueError(f"`gamma` must be in [0, 1], got {gamma}.")
+        if len(success_window) != 2:
+            raise ValueError(f"`success_window` must be (k, n), got {tuple(success_window)}.")
+        check_window(*success_window)
+        self.mode: RewardMode = mode
         self.env_weight = env_weight
         self.model_weight = model_weight
         self.step_cost = step_cost
+        self.gamma = gamma
+        self.success_window = (success_window[0], success_window[1])
+        self.success_threshold = success_threshold
         self.n_rewards = 0
         self.n_changed = 0
 
-    def combine(self, env_rewards: Any, model_rewards: Any, model: object) -> np.ndarray:
+    @property
+    def compares_observations(self) -> bool:
+        """Whether the rule reads the score of the observation before a step, too."""
+        return self.mode in _COMPARING
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All arguments, as JSON would hold them."""
+        return {
+            "mode": self.mode,
+            "env_weight": self.env_weight,
+            "model_weight": self.model_weight,
+            "step_cost": self.step_cost,
+            "gamma": self.gamma,
+            "success_window": list(self.success_window),
+            "success_threshold": self.success_threshold,
+        }
+
+    def find_threshold(self, model: object) -> float:
+        """Return what the rewards of `model` must be above to count as success."""
+        if self.success_threshold is not None:
+            return self.success_threshold
+        if getattr(model, "reward_type", None) == "continuous":
+            return float(getattr(model, "threshold", _DEFAULT_THRESHOLD))
+        return _DEFAULT_THRESHOLD
+
+    def combine(
+        self,
+        env_rewards: Any,
+        model_rewards: Any,
+        model: object,
+        *,
+        scores_before: np.ndarray | None = None,
+        terminated: np.ndarray | None = None,
+        ended: np.ndarray | None = None,
+        is_event: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Return the total rewards, shape (n,), float32.
 
         Args:
             env_rewards: The env's own, shape (n,).
             model_rewards: What `model` computed, checked here.
             model: Named when its rewards are not n finite float32 numbers.
+            scores_before: What it computes of o_t, see `score_observations`; for "difference" and
+                "potential".
+            terminated: Whether a step ended its episode other than by a time-out, (n,), bool; for
+                "potential".
+            ended: Whether it ended it in any way, (n,), bool; for "terminal".
+            is_event: Whether success was seen at this step, and first at this one, (n,), bool; for
+                "success".
 
         Raises:
-            ValueError: If they are not.
+            ValueError: If the model's rewards are not such numbers.
         """
         env = np.asarray(env_rewards, np.float32)
-        total = self.model_weight * check_rewards(model_rewards, len(env), model).astype(float)
-        if self.mode == "mix":
+        scores = check_rewards(model_rewards, len(env), model).astype(float)
+        if self.mode == "terminal":
+            assert ended is not None
+            scores = np.where(ended, scores, 0.0)
+        elif self.mode == "success":
+            assert is_event is not None
+            scores = is_event.astype(float)
+        elif self.mode == "difference":
+            assert scores_before is not None
+            scores = scores - scores_before
+        elif self.mode == "potential":
+            assert scores_before is not None
+            assert terminated is not None
+            scores = self.gamma * np.where(terminated, 0.0, scores) - scores_before
+        total = self.model_weight * scores
+        if self.mode in _WITH_ENV_REWARD:
             total = self.env_weight * env.astype(float) + total
         total = (total - self.step_cost).astype(np.float32)
         self.n_rewards += len(total)
@@ -102,110 +200,35 @@ class RewardMix:
             )
 
 
-class LazyRewardModel:
-    """A reward model, or the folder or Hub id of one that is loaded when first used.
-
-    What holds it can then be made cheaply, described as JSON and sent to another process.
+def score_observations(model: RewardModel, observations: Any, actions: np.ndarray) -> np.ndarray:
+    """Return the model's reward for a step that leads to each observation, shape (n,), float32.
 
     Args:
-        reward_model: The model, its folder, or its Hub id.
-        observation_space: Where the model's observations must be found.
-        extra_keys: Observations that are there besides those of the space.
-
-    Raises:
-        FileNotFoundError: If it is the path of a folder that is not there or holds no model.
-        TypeError: If it is neither a path nor a reward model.
-        ValueError: If the space lacks an observation that the model reads.
+        model: One that reads nothing but the observation that a step leads to.
+        observations: By key, each (n, ...).
+        actions: Any (n, a); only their shape is used.
     """
-
-    def __init__(
-        self,
-        reward_model: RewardModel | str | Path,
-        observation_space: gym.Space,
-        extra_keys: Collection[str] = (),
-    ) -> None:
-        self._given = reward_model
-        self._where = observation_space, extra_keys
-        self._model: RewardModel | None = None
-        if isinstance(reward_model, str | Path):
-            if Path(reward_model).is_dir():
-                check_observation_keys(
-                    read_config(Path(reward_model))["observation_keys"], *self._where
-                )
-            elif isinstance(reward_model, Path):
-                raise FileNotFoundError(
-                    f"No folder {str(reward_model)!r} with a saved reward model."
-                )
-        elif isinstance(reward_model, RewardModel):
-            check_observation_keys(reward_model.observation_keys, *self._where)
-            self._model = reward_model
-        else:
-            kind = type(reward_model).__name__
-            raise TypeError(f"Expected a reward model or the path of a saved one, got {kind}.")
-
-    def get(self) -> RewardModel:
-        """Return the model, loading it the first time."""
-        if self._model is None:
-            model = load_reward_model(self._given)  # pyright: ignore[reportArgumentType]  # else it is there
-            check_observation_keys(model.observation_keys, *self._where)
-            self._model = model
-        return self._model
+    n = len(actions)
+    arrivals = Transitions(observations, np.zeros_like(actions), observations, np.zeros(n, bool))
+    return check_rewards(model.compute_reward(arrivals), n, model)
 
 
-def select_observations(observation: Any, keys: Iterable[str]) -> dict[str, np.ndarray]:
-    """Return copies of the observations named, so that an env may reuse its arrays."""
-    found = observation if isinstance(observation, dict) else {BOX_OBSERVATION_KEY: observation}
-    return {key: np.array(found[key]) for key in keys}
-
-
-def check_observation_keys(keys: Any, space: gym.Space, extra_keys: Collection[str] = ()) -> None:
-    """Raise ValueError unless all observations named are in the space or among `extra_keys`.
-
-    A Box has only "state".
-    """
-    if isinstance(space, gym.spaces.Dict):
-        available = list(space.spaces)
-    elif isinstance(space, gym.spaces.Box):
-        available = [BOX_OBSERVATION_KEY]
-    else:
-        raise ValueError(f"Expected a Dict or Box observation space, got {space}.")
-    missing = [key for key in keys if key not in available and key not in extra_keys]
-    if late := [key for key in missing if key in (EPISODE_RETURN_KEY, EPISODE_LENGTH_KEY)]:
-        raise ValueError(
-            f"The reward model reads {', '.join(map(repr, late))}, known only when an episode has "
-            "ended, too late for the reward of a step. Use RelabelReplayBuffer instead."
-        )
-    if missing:
-        raise ValueError(
-            f"The reward model reads {', '.join(map(repr, missing))}, which is not among the "
-            f"observations: {', '.join(available)}."
-        )
-
-
-def warn_of_another_task(model: object, task: Any) -> None:
-    """Warn if the model says what it was fitted to, and `task` is none of it.
+def check_scores_observations(
+    model: RewardModel, transitions: Transitions, rewards: np.ndarray
+) -> None:
+    """Raise ValueError if the model's rewards depend on more than the observations led to.
 
     Args:
-        model: A reward model, whose `training["tasks"]` may name tasks.
-        task: What the env's info calls its task, or None.
+        model: The model.
+        transitions: A few transitions; a dependence that does not show in them is not found.
+        rewards: What it computed of them.
     """
-    known = [name for name in getattr(model, "training", {}).get("tasks", ()) if name]
-    if task and known and task not in known:
-        warnings.warn(
-            f"The reward model was fitted to {', '.join(known)}, the env is {task}. Its rewards "
-            "mean nothing there, unless it was made to carry over.",
-            stacklevel=3,
-        )
-
-
-def check_action_space(space: gym.Space) -> None:
-    """Raise ValueError unless actions are vectors in [-1, 1], the scale that reward models see."""
-    if (
-        not isinstance(space, gym.spaces.Box)
-        or len(space.shape) != 1
-        or not (np.all(space.low == -1) and np.all(space.high == 1))
-    ):
+    alone = score_observations(model, transitions.next_observations, transitions.actions)
+    if not np.allclose(alone, rewards, rtol=1e-3, atol=1e-5):
+        worst = int(np.argmax(np.abs(alone - rewards)))
         raise ValueError(
-            f"Expected an action space of vectors in [-1, 1], got {space}. "
-            "Wrap the env in gymnasium.wrappers.RescaleAction(env, -1, 1) first."
+            "Expected a model that scores the observation a step leads to, as modes 'difference' "
+            f"and 'potential' compare two of them. {type(model).__name__} gives {rewards[worst]:g} "
+            f"for a step and {alone[worst]:g} for its last observation alone: it reads the action "
+            "or the observation before too. Use mode 'replace' or 'mix'."
         )

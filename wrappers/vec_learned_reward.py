@@ -7,21 +7,19 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from typing_extensions import Unpack
 
 from libero_reward_envs.reward_models.base import RewardModel, Transitions
-from libero_reward_envs.wrappers.learned_reward import LearnedReward
-from libero_reward_envs.wrappers.online_training import LazyOnlineTraining, OnlineTraining
-from libero_reward_envs.wrappers.reward_mix import (
-    ENV_REWARD_KEY,
-    MODEL_REWARD_KEY,
-    TOTAL_REWARD_KEY,
+from libero_reward_envs.wrappers.episode_rewards import EpisodeRewards
+from libero_reward_envs.wrappers.lazy_reward_model import (
     LazyRewardModel,
-    RewardMix,
-    RewardMode,
     check_action_space,
     select_observations,
     warn_of_another_task,
 )
+from libero_reward_envs.wrappers.learned_reward import LearnedReward
+from libero_reward_envs.wrappers.online_training import LazyOnlineTraining, OnlineTraining
+from libero_reward_envs.wrappers.reward_mix import RewardMix, RewardMixArguments
 
 
 class VecLearnedReward(VecEnvWrapper):
@@ -29,8 +27,9 @@ class VecLearnedReward(VecEnvWrapper):
 
     One batch of n transitions a step. The next observation of an env that has just ended is its
     `terminal_observation`, not the one it was reset to; a time-out is not an end. Every info gains
-    "reward/env", "reward/model" and "reward/total". Put `Monitor` inside, so that it logs the env's
-    own return, and `VecNormalize` outside with `norm_reward=False`.
+    "reward/env", "reward/model" and "reward/total", and with mode="success" "predicted_success",
+    whether success was seen in this episode. Put `Monitor` inside, so that it logs the env's own
+    return, and `VecNormalize` outside with `norm_reward=False`.
 
     With `online=True` the model goes on learning from the episodes that pass: every step of the
     envs is followed by a reward step, and infos gain "reward/model_version". An agent that keeps
@@ -39,13 +38,12 @@ class VecLearnedReward(VecEnvWrapper):
 
     Args:
         venv: Envs with actions in [-1, 1]. A Box observation stands under "state".
-        reward_model: The model, or the folder or Hub id of a saved one, loaded at the first reset.
-        mode: "replace" or "mix", see `RewardMix`.
-        env_weight: Weight of the env's own reward, for "mix".
-        model_weight: Weight of the model's reward.
-        step_cost: What is subtracted at every step, see `RewardMix`.
+        reward_model: The model, or the folder, Hub id or `.pt` checkpoint of a saved one, loaded at
+            the first reset.
+        reward_type: "binary" or "continuous", for success classifiers; None for what was saved.
         online: Whether the model is trained on the steps that pass.
         online_kwargs: Further arguments of `make_online_training`, such as `trainer_kwargs`.
+        mix: The arguments of `RewardMix`, see `LearnedReward`.
 
     Attributes:
         reward_mix: The rule, with `n_rewards`, `n_changed` and `check_used()`.
@@ -60,12 +58,10 @@ class VecLearnedReward(VecEnvWrapper):
         venv: VecEnv,
         reward_model: RewardModel | str | Path,
         *,
-        mode: RewardMode = "replace",
-        env_weight: float = 1.0,
-        model_weight: float = 1.0,
-        step_cost: float = 0.0,
+        reward_type: str | None = None,
         online: bool = False,
         online_kwargs: Mapping[str, Any] | None = None,
+        **mix: Unpack[RewardMixArguments],
     ) -> None:
         super().__init__(venv)
         inner = venv
@@ -76,8 +72,11 @@ class VecLearnedReward(VecEnvWrapper):
         if any(venv.env_is_wrapped(LearnedReward)):
             raise ValueError("The envs already have a LearnedReward each. Use one of the two.")
         check_action_space(venv.action_space)
-        self.reward_mix = RewardMix(mode, env_weight, model_weight, step_cost)
-        self._lazy_model = LazyRewardModel(reward_model, venv.observation_space)
+        self.reward_mix = RewardMix(**mix)
+        self._rewards = EpisodeRewards(self.reward_mix, venv.num_envs)
+        self._lazy_model = LazyRewardModel(
+            reward_model, venv.observation_space, reward_type=reward_type
+        )
         self._online = LazyOnlineTraining(self._lazy_model, venv.num_envs, online, online_kwargs)
         self._observations: dict[str, np.ndarray] | None = None
         self._actions = np.empty(0, np.float32)
@@ -100,6 +99,7 @@ class VecLearnedReward(VecEnvWrapper):
                 warn_of_another_task(self.reward_model, task)
         if training := self.online_training:
             training.forget_open_episodes()
+        self._rewards.forget()
         self._observations = self._select(observations)
         return observations
 
@@ -131,20 +131,10 @@ class VecLearnedReward(VecEnvWrapper):
             for key, value in last.items():
                 following[key][index] = value
         transitions = Transitions(self._observations, self._actions, following, terminated)
-        model_rewards = self.reward_model.compute_reward(transitions)
-        total = self.reward_mix.combine(env_rewards, model_rewards, self.reward_model)
+        total, known = self._rewards.compute(self.reward_model, transitions, env_rewards, dones)
         self._observations = next_observations
         version = self._online.record(transitions, env_rewards, dones)
-        infos = [
-            {
-                **info,
-                ENV_REWARD_KEY: float(env_rewards[index]),
-                MODEL_REWARD_KEY: float(model_rewards[index]),
-                TOTAL_REWARD_KEY: float(total[index]),
-                **version,
-            }
-            for index, info in enumerate(infos)
-        ]
+        infos = [{**info, **gained, **version} for info, gained in zip(infos, known, strict=True)]
         return observations, total, dones, infos
 
     def _select(self, observations: VecEnvObs) -> dict[str, np.ndarray]:

@@ -37,6 +37,9 @@ REWARD_MODEL_CLASSES: dict[str, str] = {
     "IRCRRewardModel": "libero_reward_envs.reward_models.redistribution:IRCRRewardModel",
     "ClassifierRewardModel": "libero_reward_envs.reward_models.classifier:ClassifierRewardModel",
 }
+# A file rather than a folder, and always that of a success classifier.
+CHECKPOINT_SUFFIX = ".pt"
+_CHECKPOINT_LOADER = "libero_reward_envs.reward_models.classifier_files:load_classifier"
 
 
 class Transitions(NamedTuple):
@@ -232,12 +235,15 @@ def load_reward_model(folder_or_hub_id: str | Path) -> RewardModel:
     """Load a saved reward model of any known class.
 
     Args:
-        folder_or_hub_id: A folder written by `save_pretrained`, or a Hub id.
+        folder_or_hub_id: A folder written by `save_pretrained`, a Hub id, or the `.pt` checkpoint
+            of a success classifier.
 
     Raises:
         FileNotFoundError: If there is no such folder or file, here or on the Hub.
         ValueError: If a file is damaged, the class is unknown, or the weights do not fit.
     """
+    if Path(folder_or_hub_id).suffix == CHECKPOINT_SUFFIX:
+        return cast("RewardModel", _import(_CHECKPOINT_LOADER)(folder_or_hub_id))
     folder = find_folder(folder_or_hub_id)
     name = read_config(folder)["class_name"]
     if name not in REWARD_MODEL_CLASSES:
@@ -245,9 +251,12 @@ def load_reward_model(folder_or_hub_id: str | Path) -> RewardModel:
             f"Unknown class {name!r} in {folder / CONFIG_FILE}. "
             f"Known: {', '.join(REWARD_MODEL_CLASSES)}. Add yours with register_reward_model."
         )
-    module, _, attribute = REWARD_MODEL_CLASSES[name].partition(":")
-    model_class = getattr(importlib.import_module(module), attribute)
-    return cast("RewardModel", model_class.from_pretrained(folder))
+    return cast("RewardModel", _import(REWARD_MODEL_CLASSES[name]).from_pretrained(folder))
+
+
+def _import(entry_point: str) -> Any:
+    module, _, attribute = entry_point.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def find_folder(folder_or_hub_id: str | Path, **hub_options: Any) -> Path:

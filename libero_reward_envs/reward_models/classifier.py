@@ -1,6 +1,7 @@
 """The success classifier as a reward model: images in, success or its probability out."""
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -148,6 +149,13 @@ class ClassifierRewardModel(PretrainedRewardModel):
         """Move the network to another device and return the model."""
         self.classifier.to(device)
         return self
+
+    def with_reward_type(self, reward_type: str) -> "ClassifierRewardModel":
+        """Return this model with other rewards, "binary" or "continuous", and the same network."""
+        check_choice("reward_type", reward_type, REWARD_TYPES)
+        model = copy.copy(self)
+        model.reward_type = reward_type
+        return model
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -254,3 +254,15 @@ def test_rewards_on_a_gpu_are_those_of_the_cpu(network):
     model = make_model(network)
     expected = model.compute_probability(images)
     np.testing.assert_allclose(model.to("cuda").compute_probability(images), expected, atol=1e-5)
+
+
+def test_another_reward_type_is_another_model_of_the_same_network(network):
+    model = make_model(network, reward_type="continuous", threshold=0.5)
+    binary = model.with_reward_type("binary")
+    transitions = make_transitions()
+    assert (model.reward_type, binary.reward_type) == ("continuous", "binary")
+    assert binary.classifier is model.classifier
+    expected = (model.compute_reward(transitions) > 0.5).astype(np.float32)
+    np.testing.assert_array_equal(binary.compute_reward(transitions), expected)
+    with pytest.raises(ValueError, match="reward_type"):
+        model.with_reward_type("float")
