@@ -22,7 +22,8 @@ class FrameStream(IterableDataset[Batch]):
 
     Trajectories are taken in a shuffled order, 64 at a time; the parts in which their files are
     stored are shuffled too, and each is read once. Frames are shuffled within blocks of
-    `buffer_frames`; memory holds about two of them, whatever the size of the data. Give it to
+    `buffer_frames`; memory holds about two of them, whatever the size of the data, and keeps them
+    for the next pass, because touching new memory takes time. Give it to
     `DataLoader(stream, batch_size=None, num_workers=...)`; workers share the trajectories, and a
     seed, an epoch and a number of workers always give the same batches.
 
@@ -68,6 +69,10 @@ class FrameStream(IterableDataset[Batch]):
         self.drop_last = drop_last
         # Shared, so that workers which outlive an epoch see the next one's number.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._spare_blocks: list[_Block] = []
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_spare_blocks": []}  # a worker process makes its own
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next pass; without it every pass has the same."""
@@ -80,24 +85,41 @@ class FrameStream(IterableDataset[Batch]):
         entropy = [self.seed, int(self._epoch)]
         order = np.random.default_rng(entropy).permutation(len(self.dataset.sources))
         rng = np.random.default_rng([*entropy, n_workers, worker])
+        mine = order[worker::n_workers]
+        n_left = sum(len(self.dataset.sources[index].labels) for index in mine.tolist())
         # In whole batches, so that only the last batch of the epoch is a smaller one.
         capacity = min(self.buffer_frames, len(self.dataset) + self.batch_size)
         capacity = capacity // self.batch_size * self.batch_size
-        block, spare = (_Block(self.dataset, capacity, rng) for _ in range(2))
-        for images, labels in self._read(order[worker::n_workers], rng):
+        blocks = [self._take_block(capacity) for _ in range(2)]
+        blocks[0].empty(rng, n_left)
+        for images, labels in self._read(mine, rng):
             taken = 0
             while taken < len(labels):
                 rest = {key: pixels[taken:] for key, pixels in images.items()}
-                taken += block.add(rest, labels[taken:])
-                if block.is_full:
-                    yield from block.batches(self.batch_size)
-                    block, spare = spare, block
-                    if not block.is_free:  # somebody keeps batches of it
-                        block = _Block(self.dataset, capacity, rng)
-                    block.empty()
+                n_added = blocks[0].add(rest, labels[taken:])
+                taken, n_left = taken + n_added, n_left - n_added
+                if blocks[0].is_full:
+                    yield from self._cut(blocks[0])
+                    blocks.reverse()
+                    if not blocks[0].is_free:  # somebody keeps batches of it
+                        blocks[0] = _Block(self.dataset, capacity)
+                    blocks[0].empty(rng, n_left)
+        yield from self._cut(blocks[0])  # what damaged parts left unfilled
+        self._spare_blocks = blocks
+
+    def _take_block(self, capacity: int) -> "_Block":
+        """Return a block of the pass before, unless its batches are in use, or a new one."""
+        while self._spare_blocks:
+            block = self._spare_blocks.pop()
+            if block.is_free and block.capacity == capacity:
+                return block
+        return _Block(self.dataset, capacity)
+
+    def _cut(self, block: "_Block") -> Iterator[Batch]:
         for images, labels in block.batches(self.batch_size):
             if len(labels) == self.batch_size or not self.drop_last:
                 yield images, labels
+            del images, labels
 
     def _read(
         self, trajectories: np.ndarray, rng: np.random.Generator
@@ -141,7 +163,7 @@ class _Block:
     Blocks are used again: touching new memory costs more than copying the frames into it.
     """
 
-    def __init__(self, dataset: RewardDataset, capacity: int, rng: np.random.Generator) -> None:
+    def __init__(self, dataset: RewardDataset, capacity: int) -> None:
         self._images = {
             key: np.empty((capacity, height, width, channels), np.uint8)
             for key, (channels, height, width) in zip(
@@ -149,13 +171,17 @@ class _Block:
             )
         }
         self._labels = np.empty(capacity, np.float32)
-        self._rng = rng
         self._views: list[weakref.ref[np.ndarray]] = []
-        self.empty()
+        self._slots = np.empty(0, np.int64)
+        self._length = 0
 
-    def empty(self) -> None:
-        """Begin anew, with other places."""
-        self._slots = self._rng.permutation(len(self._labels))
+    @property
+    def capacity(self) -> int:
+        return len(self._labels)
+
+    def empty(self, rng: np.random.Generator, n_frames: int) -> None:
+        """Begin anew, with other places for the next `n_frames`, or as many as there is room."""
+        self._slots = rng.permutation(min(n_frames, self.capacity))
         self._length = 0
         self._views.clear()
 
@@ -179,11 +205,13 @@ class _Block:
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Return views of the frames, in the order of their slots."""
-        images, labels = self._images, self._labels
+        n = len(self._slots)
+        images, labels = {key: pixels[:n] for key, pixels in self._images.items()}, self._labels[:n]
         if not self.is_full:
             used = np.sort(self._slots[: self._length])
             images = {key: pixels[used] for key, pixels in images.items()}
             labels = labels[used]
+        self._slots, self._length = self._slots[:0], 0
         for start in range(0, len(labels), batch_size):
             rows = slice(start, start + batch_size)
             parts = {key: array[rows] for key, array in {**images, "": labels}.items()}

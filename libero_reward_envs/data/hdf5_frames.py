@@ -4,6 +4,7 @@ An episode of T steps has T frames, the observations after each step. Their labe
 observation "is_success", or, where there is none, the rewards, which must then be 0 or 1.
 """
 
+import json
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -58,7 +59,8 @@ class OpenFiles:
                 file.close()
                 for key in [key for key in self._datasets if key[0] == closed]:
                     del self._datasets[key]
-            self._files[path] = h5py.File(path, "r")
+            # Parts are read once: without this, HDF5 2 keeps up to 8 MB of each open dataset.
+            self._files[path] = h5py.File(path, "r", rdcc_nbytes=0)
         self._files.move_to_end(path)
         return self._files[path]
 
@@ -71,6 +73,9 @@ class OpenFiles:
 
 class EpisodeFrames:
     """The frames of an episode in an HDF5 file.
+
+    Attributes:
+        orientation: How the images were turned, if the episode says it.
 
     Raises:
         ValueError: If the episode is damaged or has no labels.
@@ -88,6 +93,7 @@ class EpisodeFrames:
         self._group = group
         self._keys = tuple(image_keys)
         self.labels = _read_labels(demo)
+        self.orientation: str | None = _read_orientation(demo)
         self._sizes: list[tuple[int, ...] | None] = []
         rows_per_chunk = len(self.labels)
         for key in self._keys:
@@ -164,6 +170,15 @@ def _read_labels(demo: h5py.Group) -> np.ndarray:
             + (f", got {wrong[0]:g}" if len(wrong) else "")
         )
     return labels
+
+
+def _read_orientation(demo: h5py.Group) -> str | None:
+    try:
+        metadata = json.loads(read_attribute(demo, "metadata", str))
+    except (KeyError, ValueError):
+        return None
+    found = metadata.get("orientation") if isinstance(metadata, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _find_or_none(demo: h5py.Group, name: str) -> h5py.Dataset | None:

@@ -1,6 +1,6 @@
 """The network that tells from single images whether a task is done."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,11 +171,20 @@ class BinaryRewardClassifier(torch.nn.Module):
         """
         return self.classify(self.compute_features(images))
 
-    def compute_features(self, images: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def compute_features(
+        self,
+        images: Mapping[str, torch.Tensor],
+        trunks: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
+    ) -> dict[str, torch.Tensor]:
         """Return the trunk's features by key, each (n, 512, h, w); h = w = 1 if averaged.
 
         Those of a frozen trunk carry no gradient and never change, so training may keep them.
+
+        Args:
+            images: By key, each (n, C, H, W), uint8.
+            trunks: What stands in for the trunks, by key.
         """
+        trunks = trunks or {}
         if self._lacks_weights:
             raise RuntimeError(
                 "Expected weights before the first images, got none: this classifier was built "
@@ -185,7 +194,8 @@ class BinaryRewardClassifier(torch.nn.Module):
             self._check_images(key, images)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
             return {
-                key: self._encoder(key).compute_features(images[key]) for key in self.image_keys
+                key: self._encoder(key).compute_features(images[key], trunks.get(key))
+                for key in self.image_keys
             }
 
     def classify(self, features: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,12 @@ import torch
 
 from libero_reward_envs.reward_models.base import PretrainedRewardModel, Transitions
 from libero_reward_envs.reward_models.binary_classifier import BinaryRewardClassifier
+from libero_reward_envs.reward_models.classifier_images import read_images, take_rows, to_tensors
+from libero_reward_envs.reward_models.classifier_screen import ClassifierScreen, can_screen
 from libero_reward_envs.reward_models.resnet10 import check_choice
 
 REWARD_TYPES = ("binary", "continuous")
+PRECISIONS = ("float32", "int8")
 
 # Rows a forward pass: its largest layer takes a megabyte a row at 128 x 128 pixels.
 _MAX_ROWS = 64
@@ -32,7 +35,8 @@ class ClassifierRewardModel(PretrainedRewardModel):
 
     Probabilities are computed in single precision and can differ in the seventh digit between a row
     alone and the same row in a batch. Binary rewards do not: rows that close to the threshold are
-    computed again, each alone.
+    computed again, each alone. On a CPU a `ClassifierScreen` looks at binary rewards first, and
+    only rows near the threshold are computed in single precision.
 
     Built by its constructor the model still lacks weights, and computing anything is an error until
     `set_weights`. Use `from_classifier` or `from_pretrained`.
@@ -53,6 +57,10 @@ class ClassifierRewardModel(PretrainedRewardModel):
         threshold: The probability above which a binary reward is 1, in [0, 1].
         temperature: Divides the logits, for calibration.
         class_prior: Share of positive frames in training, if known; not used in the reward.
+        precision: "float32", or "int8" for probabilities from `Int8Trunk`s where the processor is
+            fit for them. They take less than half the time and were off by 0.013 at most (root mean
+            square 0.0006) with a trained classifier; a row alone and in a batch can differ by as
+            much. Binary rewards are the same in both.
         device: Where rewards are computed.
 
     Raises:
@@ -78,13 +86,17 @@ class ClassifierRewardModel(PretrainedRewardModel):
         threshold: float = 0.5,
         temperature: float = 1.0,
         class_prior: float | None = None,
+        precision: str = "float32",
         device: str | torch.device = "cpu",
     ) -> None:
         check_choice("reward_type", reward_type, REWARD_TYPES)
+        check_choice("precision", precision, PRECISIONS)
         _check_probabilities(threshold, temperature, class_prior)
         self.reward_type, self.threshold = reward_type, float(threshold)
         self.temperature, self.class_prior = float(temperature), class_prior
+        self.precision = precision
         self.training: dict[str, Any] = {}
+        self._screen: ClassifierScreen | None = None
         classifier = BinaryRewardClassifier(
             image_keys,
             image_size,
@@ -113,6 +125,7 @@ class ClassifierRewardModel(PretrainedRewardModel):
         threshold: float = 0.5,
         temperature: float = 1.0,
         class_prior: float | None = None,
+        precision: str = "float32",
         training: Mapping[str, Any] | None = None,
         device: str | torch.device = "cpu",
     ) -> "ClassifierRewardModel":
@@ -120,10 +133,11 @@ class ClassifierRewardModel(PretrainedRewardModel):
 
         Args:
             classifier: The network.
-            reward_type: See the class, also for the following three.
+            reward_type: See the class, also for the following four.
             threshold: See the class.
             temperature: See the class.
             class_prior: See the class.
+            precision: See the class.
             training: What it was trained on and how well it does, as JSON would hold it; the hash
                 of its trunk is added as "encoder_hash".
             device: Where rewards are computed.
@@ -134,6 +148,7 @@ class ClassifierRewardModel(PretrainedRewardModel):
             threshold=threshold,
             temperature=temperature,
             class_prior=class_prior,
+            precision=precision,
             device=device,
         )
         model.classifier.load_state_dict(classifier.state_dict())
@@ -148,6 +163,7 @@ class ClassifierRewardModel(PretrainedRewardModel):
     def to(self, device: str | torch.device) -> "ClassifierRewardModel":
         """Move the network to another device and return the model."""
         self.classifier.to(device)
+        self._screen = None
         return self
 
     def with_reward_type(self, reward_type: str) -> "ClassifierRewardModel":
@@ -166,7 +182,11 @@ class ClassifierRewardModel(PretrainedRewardModel):
             "threshold": self.threshold,
             "temperature": self.temperature,
             "class_prior": self.class_prior,
+            "precision": self.precision,
         }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_screen": None}  # its weights cannot be copied
 
     def get_weights(self) -> dict[str, np.ndarray]:
         """Return copies of the weights by name, on the CPU."""
@@ -186,16 +206,14 @@ class ClassifierRewardModel(PretrainedRewardModel):
 
     def compute_reward(self, transitions: Transitions) -> np.ndarray:
         """Return one reward a transition from its next observations, shape (n,), float32."""
-        images = self._read_images(transitions.next_observations)
-        logits = self._compute_logits(images)
         if self.reward_type == "continuous":
-            return self._to_probability(logits)
+            return self.compute_probability(transitions.next_observations)
+        images = self._read_images(transitions.next_observations)
         with np.errstate(divide="ignore"):  # a threshold of 0 or 1 is infinitely far from any row
-            border = np.log(self.threshold) - np.log1p(-self.threshold)
-        distance = np.abs(logits - self.temperature * border)
-        for row in np.flatnonzero(distance < _LOGIT_ROUNDING):
-            alone = {key: value[row : row + 1] for key, value in images.items()}
-            logits[row] = self._compute_logits(alone)[0]
+            border = self.temperature * (np.log(self.threshold) - np.log1p(-self.threshold))
+        logits = self._compute_logits_near(border, images)
+        for row in np.flatnonzero(np.abs(logits - border) < _LOGIT_ROUNDING):
+            logits[row] = self._compute_exact(take_rows(images, slice(row, row + 1)))[0]
         return (self._to_probability(logits) > np.float32(self.threshold)).astype(np.float32)
 
     def compute_probability(self, images: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -214,38 +232,49 @@ class ClassifierRewardModel(PretrainedRewardModel):
         scaled = torch.from_numpy(logits) / self.temperature
         return torch.sigmoid(scaled).numpy().astype(np.float32)
 
+    def _read_images(self, observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return read_images(observations, self.observation_keys, self.image_shape)
+
     def _compute_logits(self, images: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return logits before calibration, (n,), float64."""
+        """Return logits before calibration, (n,), float64, as `precision` asks for."""
+        screen = self._find_screen() if self.precision == "int8" else None
+        if screen is None:
+            return self._compute_exact(images)
+        return self._run(screen.compute_logits, images)
+
+    def _compute_logits_near(self, border: float, images: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return logits, (n,), float64, of which those near the border are exact."""
+        if (screen := self._find_screen()) is None:
+            return self._compute_exact(images)
+        logits = self._run(screen.compute_logits, images)
+        unsure = ~(np.abs(logits - border) > screen.margin)
+        if unsure.any():
+            exact = self._compute_exact(take_rows(images, unsure))
+            screen.compare(logits[unsure], exact)
+            logits[unsure] = exact
+        return logits
+
+    def _compute_exact(self, images: Mapping[str, np.ndarray]) -> np.ndarray:
+        return self._run(self.classifier, images)
+
+    def _run(
+        self,
+        network: Callable[[dict[str, torch.Tensor]], torch.Tensor],
+        images: Mapping[str, np.ndarray],
+    ) -> np.ndarray:
         n = len(next(iter(images.values())))
         logits = np.empty(n, np.float64)
         with torch.inference_mode(), _full_precision(self.device):
             for start in range(0, n, _MAX_ROWS):
                 rows = slice(start, start + _MAX_ROWS)
-                parts = {key: self._to_tensor(value[rows]) for key, value in images.items()}
-                logits[rows] = self.classifier(parts).cpu().numpy()
+                logits[rows] = network(to_tensors(take_rows(images, rows), self.device)).cpu()
         return logits
 
-    def _to_tensor(self, images: np.ndarray) -> torch.Tensor:
-        """Return bytes (n, C, H, W) on the device for (n, H, W, C)."""
-        # Torch takes no negative strides, and warns of arrays that it could not write to.
-        is_plain = images.flags.c_contiguous and images.flags.writeable
-        images = images if is_plain else np.array(images, order="C")
-        return torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
-
-    def _read_images(self, observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        images: dict[str, np.ndarray] = {}
-        for key in self.observation_keys:
-            if key not in observations:
-                raise ValueError(
-                    f"Expected images {key!r}, got only: {', '.join(observations)}. Keep them in "
-                    "the observation, or use a model of these images."
-                )
-            images[key] = np.asarray(observations[key])
-            _check_images(key, images[key], self.image_shape)
-        lengths = {key: len(value) for key, value in images.items()}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"Expected as many images of each key, got {lengths}.")
-        return images
+    def _find_screen(self) -> ClassifierScreen | None:
+        if self._screen is None or not self._screen.is_current:
+            fits = can_screen(self.classifier)
+            self._screen = ClassifierScreen(self.classifier) if fits else None
+        return self._screen
 
 
 @contextlib.contextmanager
@@ -260,28 +289,6 @@ def _full_precision(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
-
-
-def _check_images(key: str, images: np.ndarray, shape: tuple[int, int, int]) -> None:
-    expected = f"Expected images {key!r} of shape {('n', *shape)} and type uint8, got "
-    came = f"{images.shape} and {images.dtype}. "
-    if images.shape[1:] != shape:
-        height, width, n_channels = shape
-        if images.shape[1:] == (n_channels, height, width):
-            hint = "Move the channels last: np.moveaxis(images, 1, -1)."
-        elif images.shape == shape:
-            hint = "Add the axis of rows: images[None]."
-        elif images.ndim == 4 and images.shape[-1] == n_channels:
-            hint = f"Render at {height} x {width} pixels, or train a classifier for this size."
-        else:
-            hint = "Images are (H, W, C), one a row."
-        raise ValueError(expected + came + hint)
-    if images.dtype != np.uint8:
-        hint = "Convert them: np.round({}).astype(np.uint8)."
-        if images.dtype.kind == "f":
-            is_unit = images.size > 0 and float(images.max()) <= 1
-            hint = hint.format("255 * images" if is_unit else "images")
-        raise ValueError(expected + came + hint.format("images"))
 
 
 def _check_probabilities(threshold: float, temperature: float, class_prior: float | None) -> None:

@@ -1,6 +1,7 @@
 """From one image to a vector: a trunk, a learned pooling over its features and a bottleneck."""
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -101,9 +102,18 @@ class ImageEncoder(torch.nn.Module):
             n_channels * num_spatial_blocks, hidden_dim, layer_norm_eps, generator
         )
 
-    def compute_features(self, images: torch.Tensor) -> torch.Tensor:
-        """Return what the pooling takes, (n, 512, h, w), for images (n, C, H, W), uint8."""
-        features = self.resnet_backbone(images)
+    def compute_features(
+        self,
+        images: torch.Tensor,
+        trunk: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Return what the pooling takes, (n, 512, h, w), for images (n, C, H, W), uint8.
+
+        Args:
+            images: The images.
+            trunk: What stands in for the encoder's own.
+        """
+        features = (trunk or self.resnet_backbone)(images)
         return features.mean((2, 3), keepdim=True) if self._averages else features
 
     def embed(self, features: torch.Tensor) -> torch.Tensor:

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from libero_reward_envs.data.episode_writer import EpisodeWriter
 from libero_reward_envs.data.episodes import Episode
 from libero_reward_envs.data.frame_stream import FrameStream
 from libero_reward_envs.data.frames import RewardDataset
+from libero_reward_envs.data.hdf5_frames import OpenFiles
 from libero_reward_envs.data.trajectory_files import write_trajectory
 
 N_FRAMES = 60  # of each of 8 trajectories of 64 px: three chunks
@@ -136,3 +139,55 @@ def test_sizes_are_checked(dataset):
     for sizes in ((0, 10), (11, 10)):
         with pytest.raises(ValueError, match="batch_size"):
             FrameStream(dataset, batch_size=sizes[0], buffer_frames=sizes[1])
+
+
+def test_memory_is_used_again_but_never_under_batches_in_use(dataset):
+    stream = FrameStream(dataset, batch_size=48, buffer_frames=96)
+
+    def addresses():
+        return {images["a"].data_ptr() for images, _ in stream}
+
+    assert addresses() == addresses()
+    kept, copies = [], []
+    for epoch in (0, 1):
+        stream.set_epoch(epoch)
+        for images, labels in stream:
+            kept.append((images["a"], labels))
+            copies.append((images["a"].clone(), labels.clone()))
+    for batch, copy in zip(kept, copies, strict=True):
+        assert all(map(torch.equal, batch, copy))
+
+
+def test_two_passes_at_once_do_not_share_memory(dataset):
+    stream = FrameStream(dataset, batch_size=48, buffer_frames=96)
+    expected = [images["a"].clone() for images, _ in stream]
+    for (first, _), (second, _), wanted in zip(stream, stream, expected, strict=True):
+        assert torch.equal(first["a"], wanted)
+        assert torch.equal(second["a"], wanted)
+
+
+def test_a_pass_that_was_left_early_does_not_disturb_the_next(dataset):
+    stream = FrameStream(dataset, batch_size=48, buffer_frames=96)
+    expected = read(stream)
+    iterator = iter(stream)
+    next(iterator)
+    del iterator
+    assert read(stream) == expected
+
+
+def test_the_stream_travels_without_its_buffers(dataset):
+    stream = FrameStream(dataset, batch_size=48, seed=5)
+    expected = read(stream)
+    pickled = pickle.dumps(stream)
+    assert len(pickled) < 100_000
+    assert read(pickle.loads(pickled)) == expected
+
+
+def test_open_files_keep_no_chunks(dataset):
+    """HDF5 2 would keep 8 MB of each of up to 64 datasets a key."""
+    files = OpenFiles()
+    source = dataset.sources[1]
+    source.read(0, 1, files)
+    (file,) = files._files.values()
+    assert file.id.get_access_plist().get_cache()[2] == 0
+    files.close()

