@@ -1,6 +1,6 @@
 """A replay buffer that knows its episodes, for Box and Dict observations, with n-step returns."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from stable_baselines3.common.type_aliases import DictReplayBufferSamples, Repla
 from stable_baselines3.common.vec_env import VecNormalize
 
 from libero_reward_envs.agents.episode_index import EpisodeIndex
+from libero_reward_envs.agents.replay_state import check_ring_arrays
 from libero_reward_envs.reward_models.base import (
     BOX_OBSERVATION_KEY,
     EPISODE_LENGTH_KEY,
@@ -160,7 +161,7 @@ class EpisodeReplayBuffer(DictReplayBuffer):
         n_filled = min(n_added, self.buffer_size)
         ring = self._ring_arrays()
         indexed = {f"episodes/{name}": name for name in self.episodes.get_state()[0]}
-        _check_arrays(arrays, ring, indexed.keys(), n_filled)
+        check_ring_arrays(arrays, ring, indexed.keys(), n_filled)
         self.episodes.set_state({indexed[key]: arrays[key] for key in indexed}, values)
         for name, array in ring.items():
             array[:n_filled] = arrays[name]
@@ -285,24 +286,3 @@ class EpisodeReplayBuffer(DictReplayBuffer):
         return Transitions(
             first, self.actions[rows, columns], second, self.terminated[rows, columns]
         )
-
-
-def _check_arrays(
-    arrays: Mapping[str, np.ndarray],
-    ring: Mapping[str, np.ndarray],
-    others: Set[str],
-    n_filled: int,
-) -> None:
-    """Raise ValueError unless the arrays of a state fit those that a buffer has."""
-    if differing := sorted(arrays.keys() ^ (ring.keys() | others)):
-        raise ValueError(
-            f"The state and this buffer do not both have {', '.join(differing)}. Make the buffer "
-            "with the spaces and settings it had then."
-        )
-    for name, array in ring.items():
-        expected, found = (n_filled, *array.shape[1:]), arrays[name]
-        if found.shape != expected or found.dtype != array.dtype:
-            raise ValueError(
-                f"Expected {name} of shape {expected} and {array.dtype}, got {found.shape} and "
-                f"{found.dtype}."
-            )

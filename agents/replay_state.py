@@ -1,6 +1,6 @@
 """What a replay buffer holds, as arrays and JSON values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,34 @@ def set_replay_state(
             buffer.dones[last] = 1
         elif buffer.handle_timeout_termination:
             buffer.timeouts[last] = np.maximum(buffer.timeouts[last], 1 - buffer.dones[last])
+
+
+def check_ring_arrays(
+    arrays: Mapping[str, np.ndarray],
+    ring: Mapping[str, np.ndarray],
+    others: Set[str],
+    n_filled: int,
+) -> None:
+    """Raise ValueError unless the arrays of a state fit those that a buffer has.
+
+    Args:
+        arrays: Of the state.
+        ring: The buffer's, with a row a step.
+        others: Names of what else the state must hold.
+        n_filled: Rows that the state must have.
+    """
+    if differing := sorted(arrays.keys() ^ (ring.keys() | others)):
+        raise ValueError(
+            f"The state and this buffer do not both have {', '.join(differing)}. Make the buffer "
+            "with the spaces and settings it had then."
+        )
+    for name, array in ring.items():
+        expected, found = (n_filled, *array.shape[1:]), arrays[name]
+        if found.shape != expected or found.dtype != array.dtype:
+            raise ValueError(
+                f"Expected {name} of shape {expected} and {array.dtype}, got {found.shape} and "
+                f"{found.dtype}."
+            )
 
 
 def _list_arrays(buffer: Any) -> dict[str, np.ndarray]:

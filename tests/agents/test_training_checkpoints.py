@@ -1,124 +1,29 @@
-import signal
-import subprocess
-import sys
-import time
-import warnings
-from typing import Any
-
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.wrappers import FlattenObservation, RescaleAction, TimeLimit
-from stable_baselines3 import DDPG, DQN, PPO, SAC, TD3, HerReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, StopTrainingOnMaxEpisodes
-from stable_baselines3.common.monitor import Monitor
+from gymnasium.wrappers import FlattenObservation
+from stable_baselines3 import DDPG, DQN, PPO, SAC, TD3
+from stable_baselines3.common.callbacks import BaseCallback, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from libero_reward_envs.agents.agent_state import get_agent_state
 from libero_reward_envs.agents.relabel_replay_buffer import RelabelReplayBuffer
-from libero_reward_envs.agents.replay_state import get_replay_state, set_replay_state
 from libero_reward_envs.agents.train_reward_model import TrainRewardModel
 from libero_reward_envs.agents.training_checkpoints import SaveCheckpoints, resume_training
-from libero_reward_envs.checkpoints import read_newest_checkpoint
-from libero_reward_envs.reward_models.rrd_model import RRDRewardModel
-from libero_reward_envs.reward_models.rrd_trainer import RRDTrainer
 from libero_reward_envs.wrappers import VecLearnedReward
-
-STEPS = 20
-OFF_POLICY: dict[str, Any] = {
-    "learning_starts": 30,
-    "batch_size": 8,
-    "buffer_size": 500,
-    "train_freq": 1,
-}
-
-
-def small() -> dict[str, Any]:
-    return {"policy_kwargs": {"net_arch": [8]}, "device": "cpu"}  # new: SB3 writes into the inner
-
-
-class SameStart(gym.Wrapper):
-    """Begins every episode in the same state, so that a reset tells nothing new."""
-
-    def reset(self, *, seed=None, options=None):
-        return self.env.reset(seed=7, options=options)
-
-
-class AsDict(gym.ObservationWrapper):
-    def __init__(self, env):
-        super().__init__(env)
-        space = env.observation_space
-        self.observation_space = gym.spaces.Dict({"state": space, "copy": space})
-
-    def observation(self, observation):
-        return {"state": observation, "copy": observation}
-
-
-def make_env(steps=STEPS, wrap=lambda env: env):
-    env = RescaleAction(gym.make("Pendulum-v1").unwrapped, np.float32(-1), np.float32(1))
-    return Monitor(TimeLimit(wrap(env), steps))
-
-
-def make_trainer(hidden_sizes=(8,)):
-    model = RRDRewardModel({"state": (3,)}, 1, hidden_sizes=hidden_sizes, normalize=False)
-    return RRDTrainer(model, episodes_per_step=2, steps_per_episode=4)
-
-
-def make_sac(trainer=None, env=None, seed: int | None = 0, **arguments):
-    arguments = {**small(), **OFF_POLICY, **arguments}
-    if trainer is not None:
-        arguments["replay_buffer_class"] = RelabelReplayBuffer
-        arguments["replay_buffer_kwargs"] = {"reward_model": trainer.model}
-    policy = "MlpPolicy"
-    env = make_env() if env is None else env
-    if isinstance(env.observation_space, gym.spaces.Dict):
-        policy = "MultiInputPolicy"
-    return SAC(policy, env, seed=seed, **arguments)
-
-
-def states_of(agent, trainer=None):
-    """All arrays and values that a checkpoint keeps, but for the global random states."""
-    parts = [get_agent_state(agent)]
-    if getattr(agent, "replay_buffer", None) is not None:
-        parts.append(get_replay_state(agent.replay_buffer))
-    if trainer is not None:
-        parts.append(trainer.get_state())
-    arrays = {f"{i}/{n}": np.array(a) for i, (part, _) in enumerate(parts) for n, a in part.items()}
-    return arrays, [values for _, values in parts]
-
-
-def close_episode(agent):
-    """What resuming does to an episode that was running."""
-    buffer = getattr(agent, "replay_buffer", None)
-    if isinstance(buffer, RelabelReplayBuffer):
-        buffer.abandon_episodes()
-    elif buffer is not None:
-        buffer.timeouts[buffer.pos - 1] = 1 - buffer.dones[buffer.pos - 1]
-
-
-def assert_same_states(first, second):
-    assert first[1] == second[1]
-    assert first[0].keys() == second[0].keys()
-    for name, array in first[0].items():
-        assert array.dtype == second[0][name].dtype, name
-        np.testing.assert_array_equal(array, second[0][name], err_msg=name)
-
-
-def newest(folder):
-    checkpoint = read_newest_checkpoint(folder)
-    assert checkpoint is not None
-    return checkpoint
-
-
-def make_agent(algorithm, seed=0):
-    if algorithm is PPO:
-        env = DummyVecEnv([make_env, make_env])
-        return PPO("MlpPolicy", env, n_steps=16, batch_size=8, seed=seed, **small())
-    if algorithm is DQN:
-        env = Monitor(gym.make("CartPole-v1"))
-        return DQN("MlpPolicy", env, seed=seed, target_update_interval=10, **small(), **OFF_POLICY)
-    return algorithm("MlpPolicy", make_env(), seed=seed, **small(), **OFF_POLICY)
+from tests.agents.training_makers import (
+    STEPS,
+    AsDict,
+    SameStart,
+    assert_same_states,
+    close_episode,
+    make_agent,
+    make_env,
+    make_sac,
+    make_trainer,
+    newest,
+    small,
+    states_of,
+)
 
 
 @pytest.mark.parametrize("algorithm", [SAC, TD3, DDPG, DQN, PPO])
@@ -332,170 +237,8 @@ def test_resumed_envs_begin_with_other_episodes(tmp_path):
     np.testing.assert_array_equal(old.observations[:40], new.observations[:40])
 
 
-def test_a_damaged_newest_file_gives_the_one_before(tmp_path):
-    make_sac().learn(60, SaveCheckpoints(tmp_path, 40))
-    damaged = newest(tmp_path).path
-    content = bytearray(damaged.read_bytes())
-    content[len(content) // 2] ^= 4
-    damaged.write_bytes(content)
-    agent = make_sac()
-    with pytest.warns(UserWarning, match="step_000000060"):
-        assert resume_training(agent, tmp_path) == 40
-    assert agent.num_timesteps == 40
-    agent.learn(40, SaveCheckpoints(tmp_path, 40), reset_num_timesteps=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        assert newest(tmp_path).step == 80
-
-
-@pytest.fixture
-def checkpointed(tmp_path):
-    trainer = make_trainer()
-    saving = SaveCheckpoints(tmp_path, 1000, trainer, identity={"task": "a", "n": (1, 2)})
-    make_sac(trainer).learn(40, [TrainRewardModel(trainer), saving])
-    return tmp_path
-
-
-IDENTITY = {"task": "a", "n": [1, 2]}
-
-
-def test_what_was_saved_resumes(checkpointed):
-    trainer = make_trainer()
-    assert resume_training(make_sac(trainer), checkpointed, trainer, identity=IDENTITY) == 40
-
-
-@pytest.mark.parametrize(
-    ("make", "identity", "message"),
-    [
-        (lambda t: make_sac(t, policy_kwargs={"net_arch": [9]}), IDENTITY, r"weight was \[8, 3\]"),
-        (lambda t: make_sac(t, buffer_size=100), IDENTITY, "rows was 500 and is now 100"),
-        (lambda t: make_sac(t, make_env(wrap=AsDict)), IDENTITY, "observation_space was"),
-        (lambda t: make_sac(), IDENTITY, "replay_buffer was 'RelabelReplayBuffer' and is now 'Rep"),
-        (lambda t: make_agent(TD3), IDENTITY, "algorithm was 'SAC' and is now 'TD3'"),
-        (lambda t: make_agent(PPO), IDENTITY, "algorithm was 'SAC' and is now 'PPO'"),
-        (lambda t: make_sac(t, ent_coef=0.1), IDENTITY, "other tensors was"),
-        (make_sac, {**IDENTITY, "task": "b"}, "identity: task was 'a' and is now 'b'"),
-        (make_sac, None, "identity: task was 'a' and is now None"),
-    ],
-)
-def test_another_training_is_refused(checkpointed, make, identity, message):
-    trainer = make_trainer()
-    agent = make(trainer)
-    before = states_of(agent, trainer)
-    with pytest.raises(ValueError, match=message):
-        resume_training(agent, checkpointed, trainer, identity=identity)
-    assert_same_states(states_of(agent, trainer), before)
-
-
-def test_another_trainer_is_refused(checkpointed):
-    trainer = make_trainer(hidden_sizes=(9,))
-    agent = make_sac(trainer)
-    before = states_of(agent)
-    with pytest.raises(ValueError, match="Expected the state of a model with"):
-        resume_training(agent, checkpointed, trainer, identity=IDENTITY)
-    assert_same_states(states_of(agent), before)
-    with pytest.raises(ValueError, match="trainer was 'RRDTrainer' and is now None"):
-        resume_training(make_sac(make_trainer()), checkpointed, identity=IDENTITY)
-
-
-def test_a_new_run_in_the_folder_of_another_is_refused_at_once(checkpointed):
-    agent = make_sac()
-    with pytest.raises(ValueError, match="later step than 0"):
-        agent.learn(100, SaveCheckpoints(checkpointed, 10))
-    assert agent.num_timesteps == 0
-
-
-def test_callbacks_in_the_wrong_order_are_refused(tmp_path):
-    trainer = make_trainer()
-    inner = CallbackList([TrainRewardModel(trainer)])
-    with pytest.raises(ValueError, match="after TrainRewardModel"):
-        make_sac(trainer).learn(10, [SaveCheckpoints(tmp_path, 10, trainer), inner])
-
-
-def test_wrong_arguments_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="got 0 and 2"):
-        SaveCheckpoints(tmp_path, 0)
-    with pytest.raises(ValueError, match="got 5 and 0"):
-        SaveCheckpoints(tmp_path, 5, keep=0)
-    with pytest.raises(ValueError, match="`identity`"):
-        SaveCheckpoints(tmp_path, 5, identity={"task": np.zeros(2)})
-
-
-def test_a_buffer_whose_state_cannot_be_taken_is_refused(tmp_path):
-    class OtherBuffer(HerReplayBuffer):
-        pass
-
-    agent = make_sac()
-    agent.replay_buffer = object.__new__(OtherBuffer)
-    with pytest.raises(TypeError, match="got OtherBuffer"):
-        agent.learn(10, SaveCheckpoints(tmp_path, 10))
-
-
-def test_a_state_of_another_buffer_is_refused():
-    small, large = make_sac(buffer_size=50), make_sac().learn(60)
-    with pytest.raises(ValueError, match=r"Expected observations of up to \(50, 1, 3\)"):
-        set_replay_state(small.replay_buffer, *get_replay_state(large.replay_buffer))
-
-
 def test_flattened_observations_need_nothing_special(tmp_path):
     env = make_env(wrap=lambda env: FlattenObservation(AsDict(env)))
     make_sac(env=env).learn(40, SaveCheckpoints(tmp_path, 1000))
     again = make_sac(env=make_env(wrap=lambda env: FlattenObservation(AsDict(env))))
     assert resume_training(again, tmp_path) == 40
-
-
-KILLED = """
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-import torch
-from stable_baselines3.common.callbacks import BaseCallback
-spec = spec_from_file_location("tests_here", sys.argv[1])
-here = module_from_spec(spec)
-spec.loader.exec_module(here)
-
-class Tell(BaseCallback):
-    def _on_step(self):
-        print("at", self.num_timesteps, flush=True)
-        return True
-
-torch.set_num_threads(1)
-total, folder = int(sys.argv[2]), sys.argv[3]
-trainer = here.make_trainer()
-agent = here.make_sac(trainer)
-done = here.resume_training(agent, folder, trainer)
-print("from", done, agent.num_timesteps, agent._n_updates, trainer.n_steps, flush=True)
-callbacks = [Tell(), here.TrainRewardModel(trainer), here.SaveCheckpoints(folder, 25, trainer)]
-agent.learn(total - done, callbacks, reset_num_timesteps=done == 0)
-buffer = agent.replay_buffer
-finite = all(p.isfinite().all().item() for p in agent.policy.parameters())
-lengths = set(buffer.lengths.tolist())
-print("end", agent.num_timesteps, agent._n_updates, trainer.n_steps, buffer.pos, finite, lengths)
-"""
-
-
-def test_killed_at_any_moment_and_resumed_it_comes_to_the_end(tmp_path):
-    rng, total, reached, lost, resumed = np.random.default_rng(0), 450, 0, [], []
-    command = [sys.executable, "-c", KILLED, __file__, str(total), str(tmp_path)]
-    for kill in (True, True, True, False):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
-            assert run.stdout is not None
-            word, *numbers = run.stdout.readline().split()
-            done, counted, n_updates, n_steps = map(int, numbers)
-            assert word == "from"
-            assert done == counted
-            assert n_updates == n_steps == max(done - 30, 0)
-            lost.append(reached - done)
-            resumed.append(done)
-            if kill:
-                for _ in range(int(rng.integers(30, 110))):
-                    run.stdout.readline()
-                time.sleep(rng.uniform(0, 0.1))
-                run.send_signal(signal.SIGKILL)
-            lines = run.stdout.read().splitlines()
-        told = [int(line.split()[1]) for line in lines if line.startswith("at ")]
-        reached = told[-1] if told else reached
-    assert max(lost) <= 25 + 1
-    assert sorted(set(resumed)) == resumed
-    assert resumed[-1] > 75
-    updates = total - 30
-    assert lines[-1] == f"end {total} {updates} {updates} {total} True {{{STEPS}}}"
