@@ -18,6 +18,7 @@ from libero_reward_envs.reward_models.base import (
     EPISODE_RETURN_KEY,
     Transitions,
 )
+from libero_reward_envs.wrappers.taken_actions import get_taken_action
 
 
 class EpisodeReplayBuffer(DictReplayBuffer):
@@ -114,8 +115,11 @@ class EpisodeReplayBuffer(DictReplayBuffer):
         done: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        """Add one transition of each env."""
+        """Add one transition of each env, with the action that was taken (`get_taken_action`)."""
         row = self.pos
+        action = np.stack(
+            [get_taken_action(action[index], info) for index, info in enumerate(infos)]
+        )
         self.timeouts[row] = 0  # SB3 leaves it where it does not handle time-outs
         first, second = (
             side if isinstance(side, dict) else {BOX_OBSERVATION_KEY: side}

@@ -88,6 +88,8 @@ def fill_replay_buffer(
             f"{buffer.buffer_size}: it keeps only the last ones. Give it a larger `buffer_size`.",
             stacklevel=2,
         )
+    if isinstance(buffer, RelabelReplayBuffer):
+        reward_model = None  # its own, which it applies to what it samples
     streams = [
         _stream(buffer, source, column, n_rows, reward_model, reward_mix) for column in columns
     ]

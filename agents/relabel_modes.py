@@ -6,6 +6,11 @@ from libero_reward_envs.wrappers.reward_mix import RewardMix
 
 RELABEL_MODES = ("always", "if_older_than", "never")
 
+# What states do not say that were taken before the rule had these arguments.
+RULE_OF_OLD_STATES = {
+    name: RewardMix().settings[name] for name in ("success_window", "success_threshold")
+}
+
 RelabelMode = Literal["always", "if_older_than", "never"]
 
 

@@ -11,7 +11,12 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 from stable_baselines3.common.vec_env import VecNormalize
 
 from libero_reward_envs.agents.episode_replay_buffer import EpisodeReplayBuffer
-from libero_reward_envs.agents.relabel_modes import RelabelMode, check_mode, check_relabel
+from libero_reward_envs.agents.relabel_modes import (
+    RULE_OF_OLD_STATES,
+    RelabelMode,
+    check_mode,
+    check_relabel,
+)
 from libero_reward_envs.reward_models.base import (
     EPISODE_LENGTH_KEY,
     EPISODE_RETURN_KEY,
@@ -212,6 +217,7 @@ class RelabelReplayBuffer(EpisodeReplayBuffer):
             ValueError: If that buffer was of another size, had other envs or settings, or a part
                 is missing; this one is then as before.
         """
+        values = {**RULE_OF_OLD_STATES, **values}
         names = ("model_version", "n_rewards", "n_changed")
         if missing := [name for name in names if name not in values]:
             raise ValueError(f"Expected {', '.join(missing)} in the state of a buffer, got none.")

@@ -1,5 +1,6 @@
 """The one place where environments and wrappers are stacked."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from libero_reward_envs.envs.tasks import Task
 from libero_reward_envs.reward_models.base import BOX_OBSERVATION_KEY
 from libero_reward_envs.wrappers.learned_reward import LearnedReward
 from libero_reward_envs.wrappers.reward_mix import RewardMixArguments
+from libero_reward_envs.wrappers.suite_time_limit import SuiteTimeLimit
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 PRETRAINED_FOLDER = Path(__file__).parent / "reward_models" / "pretrained"
 _IMAGE_SUFFIX = "_image"
+_WITH_OWN_REWARD = ("LiberoRRD-v0", "LiberoClassifier-v0")
 
 
 def make_rrd_env(
@@ -58,7 +61,9 @@ def make_rrd_env(
                 raise
             model = _make_new_rrd_model(env)
             online_kwargs = _with_return_scale(online_kwargs, env.task.max_episode_steps)
-    return _RegisteredReward(env, model, online=online, online_kwargs=online_kwargs, **mix)
+    return _RegisteredReward(
+        _limit(env, mix), model, online=online, online_kwargs=online_kwargs, **mix
+    )
 
 
 def make_classifier_env(
@@ -98,8 +103,15 @@ def make_classifier_env(
         )
     mix, env_kwargs = _split(kwargs)
     images = choose_images(read_classifier_config(reward_model), env_kwargs)
+    needs_time = mix.get("mode") == "success" and mix.get("success_window", (2, 3))[0] > 1
+    if needs_time and env_kwargs.setdefault("terminate_on_success", False):
+        raise ValueError(
+            "Expected terminate_on_success=False with mode 'success' and a window of more than one "
+            "frame: the env would end before success is seen. Leave it away, or give "
+            "success_window=(1, 1)."
+        )
     env = LiberoEnv(suite, task, **{**env_kwargs, **images})
-    return _RegisteredReward(env, reward_model, reward_type=reward_type, **mix)
+    return _RegisteredReward(_limit(env, mix), reward_model, reward_type=reward_type, **mix)
 
 
 def choose_images(config: Mapping[str, Any], env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,6 +136,12 @@ def choose_images(config: Mapping[str, Any], env_kwargs: Mapping[str, Any]) -> d
     chosen = {"obs_type": "pixels", "cameras": cameras, "image_size": height}
     if orientation := config["training"].get("orientation"):
         chosen["orientation"] = orientation
+    elif "orientation" not in env_kwargs:
+        warnings.warn(
+            "The classifier does not say how its pictures lay; they are shown upright. Give "
+            "`orientation`, or save the model as a folder, which keeps what its data say.",
+            stacklevel=4,
+        )
     for name, needed in chosen.items():
         given = env_kwargs.get(name, needed)
         fits = given == needed
@@ -138,6 +156,14 @@ def choose_images(config: Mapping[str, Any], env_kwargs: Mapping[str, Any]) -> d
             )
         chosen[name] = given
     return chosen
+
+
+def _limit(env: LiberoEnv, mix: RewardMixArguments) -> gym.Env[Any, Any]:
+    """Return the env with its suite's limit inside the reward, if the reward is paid at the end.
+
+    The limit of an id stands outside, where a learned reward does not see it.
+    """
+    return SuiteTimeLimit(env) if mix.get("mode") == "terminal" else env
 
 
 def _split(kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -221,6 +247,11 @@ def make_vec_env(
 
     if n_envs < 1:
         raise ValueError(f"`n_envs` must be at least 1, got {n_envs}.")
+    if reward_model is not None and env_id in _WITH_OWN_REWARD:
+        raise ValueError(
+            f"{env_id!r} has a learned reward of its own. Give `reward_model` with an id that has "
+            "none, such as 'Libero-v0': the model then runs once on the whole batch."
+        )
     if n_envs > 1 and env_kwargs.get("online"):
         raise ValueError(
             f"online=True of {env_id!r} gives each env a reward that learns by itself, {n_envs} of "

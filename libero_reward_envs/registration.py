@@ -17,7 +17,7 @@ def register_envs() -> None:
     """Register all ids; again without effect.
 
     Ids whose task is an argument take the step limit of its suite when they are made; an id of
-    one task carries it in its spec.
+    one task carries it in its spec. Recorded episodes end where they ended.
     """
     if "Libero-v0" in gym.registry:
         return
@@ -32,6 +32,7 @@ def register_envs() -> None:
             entry_point=f"libero_reward_envs.factory:make_{method.lower()}_env",
             additional_wrappers=(_TIME_LIMIT,),
         )
+    gym.register("LiberoOffline-v0", entry_point="libero_reward_envs.envs.offline_env:OfflineEnv")
     for task in all_tasks():
         gym.register(
             f"{task.id}-v0",

@@ -12,6 +12,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 import libero_reward_envs
+from libero_reward_envs.envs import tasks
 from libero_reward_envs.factory import choose_images, make_vec_env
 from libero_reward_envs.reward_models.base import load_reward_model
 from libero_reward_envs.reward_models.binary_classifier import BinaryRewardClassifier
@@ -171,3 +172,31 @@ def test_a_vector_of_envs_is_scored_together(folder):
     observations, rewards, *_ = results
     np.testing.assert_allclose(rewards, model.compute_probability(observations) - before, atol=1e-6)
     venv.close()
+
+
+def test_success_is_left_time_to_be_seen(folder):
+    kind = {"reward_model": folder, "mode": "success", **KEYWORDS}
+    assert gym.make("LiberoClassifier-v0", **kind).unwrapped.terminate_on_success is False  # pyright: ignore
+    at_once = gym.make("LiberoClassifier-v0", success_window=[1, 1], **kind)
+    assert at_once.unwrapped.terminate_on_success is True  # pyright: ignore
+    with pytest.raises(ValueError, match="the env would end before success is seen"):
+        gym.make("LiberoClassifier-v0", terminate_on_success=True, **kind)
+
+
+def test_the_end_that_is_paid_is_seen(folder, monkeypatch):
+    monkeypatch.setitem(tasks.STEP_LIMITS, "libero_object", 3)
+    env = gym.make("LiberoClassifier-v0", reward_model=folder, mode="terminal", **KEYWORDS)
+    env.reset(seed=0)
+    rewards = []
+    for _ in range(env.unwrapped.task.max_episode_steps):  # pyright: ignore
+        _, reward, _, truncated, _ = env.step(env.action_space.sample())
+        rewards.append(reward)
+    assert truncated
+    assert rewards[:2] == [0.0, 0.0]
+    assert rewards[-1] > 0
+    env.close()
+
+
+def test_a_vector_takes_a_model_with_an_id_that_has_none(folder):
+    with pytest.raises(ValueError, match=r"has a learned reward of its own.*'Libero-v0'"):
+        make_vec_env("LiberoClassifier-v0", 2, reward_model=folder)

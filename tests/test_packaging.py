@@ -22,10 +22,11 @@ LAYERS = [
         "reward_config",
         "reward_models.base",
         "reward_models.saving",
+        "yaml_config",
     },
     {"envs", "reward_models"},
     {"wrappers", "registration"},
-    {"factory"},
+    {"agent_config", "factory"},
     {"agents", "evaluation"},
     {"cli"},
 ]

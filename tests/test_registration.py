@@ -25,7 +25,8 @@ SPREAD = [
 def test_there_is_one_id_for_each_of_the_130_tasks() -> None:
     assert len(TASK_IDS) == len(set(TASK_IDS)) == 130
     assert set(TASK_IDS) <= gym.registry.keys()
-    assert {"Libero-v0", "LiberoRRD-v0", "LiberoClassifier-v0"} <= gym.registry.keys()
+    others = {"Libero-v0", "LiberoRRD-v0", "LiberoClassifier-v0", "LiberoOffline-v0"}
+    assert others <= gym.registry.keys()
 
 
 def test_registering_twice_changes_nothing() -> None:
@@ -34,7 +35,10 @@ def test_registering_twice_changes_nothing() -> None:
     assert gym.registry == before
 
 
-@pytest.mark.parametrize("env_id", ["Libero-v0", "LiberoRRD-v0", "LiberoClassifier-v0", *TASK_IDS])
+@pytest.mark.parametrize(
+    "env_id",
+    ["Libero-v0", "LiberoRRD-v0", "LiberoClassifier-v0", "LiberoOffline-v0", *TASK_IDS],
+)
 def test_specs_survive_json(env_id: str) -> None:
     spec = gym.spec(env_id)
     assert EnvSpec.from_json(spec.to_json()) == spec
@@ -68,6 +72,12 @@ def test_gym_make_can_ask_for_another_limit(limit: int) -> None:
     assert env.spec is not None
     assert env.spec.max_episode_steps == limit
     assert getattr(env, "_max_episode_steps") == limit  # noqa: B009
+
+
+def test_recorded_episodes_have_no_limit_of_their_own() -> None:
+    spec = gym.spec("LiberoOffline-v0")
+    assert spec.max_episode_steps is None
+    assert not spec.additional_wrappers
 
 
 def test_the_time_limit_truncates() -> None:

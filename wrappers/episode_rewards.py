@@ -16,6 +16,7 @@ from libero_reward_envs.wrappers.reward_mix import (
 )
 
 PREDICTED_SUCCESS_KEY = "predicted_success"
+_N_CHECKED = 10  # steps on which the model is asked whether it reads more than the mode allows
 
 
 class EpisodeRewards:
@@ -27,14 +28,17 @@ class EpisodeRewards:
     Args:
         reward_mix: The rule.
         n_envs: Number of envs.
+        model_learns: Whether the model changes between steps. Then the observation before a step is
+            scored anew with the one after it: the difference is the step's, not the model's.
     """
 
-    def __init__(self, reward_mix: RewardMix, n_envs: int) -> None:
+    def __init__(self, reward_mix: RewardMix, n_envs: int, *, model_learns: bool = False) -> None:
         self._mix = reward_mix
+        self._model_learns = model_learns
         self._begins = np.ones(n_envs, bool)
         self._scores = np.zeros(n_envs, np.float32)  # of the observations that the envs are at
         self._window = SuccessWindow(n_envs, *reward_mix.success_window)
-        self._is_checked = False
+        self._n_checked = 0
 
     def forget(self) -> None:
         """Begin a new episode in each env."""
@@ -76,13 +80,14 @@ class EpisodeRewards:
     ) -> np.ndarray | None:
         if not self._mix.compares_observations:
             return None
-        if not self._is_checked:
+        if self._n_checked < _N_CHECKED:
             check_scores_observations(model, transitions, model_rewards)
-            self._is_checked = True
+            self._n_checked += 1
         scores = self._scores.copy()
-        if self._begins.any():
-            first = transitions.rows(self._begins)
-            scores[self._begins] = score_observations(model, first.observations, first.actions)
+        unknown = np.ones_like(self._begins) if self._model_learns else self._begins
+        if unknown.any():
+            first = transitions.rows(unknown)
+            scores[unknown] = score_observations(model, first.observations, first.actions)
         return scores
 
     def _describe(

@@ -1,5 +1,6 @@
 """A learned reward as a Gymnasium wrapper."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from libero_reward_envs.wrappers.lazy_reward_model import (
 )
 from libero_reward_envs.wrappers.online_training import LazyOnlineTraining, OnlineTraining
 from libero_reward_envs.wrappers.reward_mix import RewardMix, RewardMixArguments
+from libero_reward_envs.wrappers.taken_actions import get_taken_action
 
 
 class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
@@ -90,12 +92,13 @@ class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
             inner = inner.env
         check_action_space(env.action_space)
         self.reward_mix = RewardMix(**mix)
-        self._rewards = EpisodeRewards(self.reward_mix, 1)
+        self._rewards = EpisodeRewards(self.reward_mix, 1, model_learns=online)
         self._lazy_model = LazyRewardModel(
             reward_model, env.observation_space, reward_type=reward_type
         )
         self._online = LazyOnlineTraining(self._lazy_model, 1, online, online_kwargs)
         self._observation: Any = None
+        self._has_ended = True
 
     @property
     def reward_model(self) -> RewardModel:
@@ -116,6 +119,13 @@ class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
             warn_of_another_task(self.reward_model, info.get("task"))
         self._observation = self._select(observation)
         self._rewards.forget()
+        if not self._has_ended and self.reward_mix.mode == "terminal":
+            warnings.warn(
+                "An episode was reset before this wrapper saw it end, so mode 'terminal' paid "
+                "nothing for it. Put time limits inside the learned reward.",
+                stacklevel=2,
+            )
+        self._has_ended = True
         if training := self.online_training:
             training.finish_open_episodes()  # a time limit outside this wrapper is not seen here
         return observation, info
@@ -129,16 +139,17 @@ class LearnedReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
         """
         if self._observation is None:
             raise RuntimeError("Call reset before step.")
-        action_before = np.array(action, np.float32)[None]  # the env may clip its argument in place
+        given = np.array(action, np.float32)  # the env may clip its argument in place
         observation, env_reward, terminated, truncated, info = self.env.step(action)
         next_observation = self._select(observation)
         transitions = Transitions(
             observations=self._observation,
-            actions=action_before,
+            actions=get_taken_action(given, info)[None],
             next_observations=next_observation,
             terminated=np.array([terminated], bool),
         )
         ended = np.array([terminated or truncated])
+        self._has_ended = bool(ended[0])
         total, known = self._rewards.compute(self.reward_model, transitions, [env_reward], ended)
         self._observation = next_observation
         version = self._online.record(transitions, np.array([env_reward]), ended)

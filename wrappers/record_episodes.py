@@ -9,6 +9,8 @@ import gymnasium as gym
 import numpy as np
 
 from libero_reward_envs.data.episodes import Episode
+from libero_reward_envs.data.provenance import PROVENANCE_KEY, Provenance
+from libero_reward_envs.wrappers.taken_actions import get_taken_action
 
 # What a reader of the episode must know to make sense of its actions and images.
 ACTION_CONVENTION = (
@@ -94,7 +96,7 @@ class RecordEpisodes(gym.Wrapper[Any, np.ndarray, Any, np.ndarray]):
         observation, reward, terminated, truncated, info = self.env.step(action)
         if self._observations:  # none after the end of an episode, until the next reset
             self._observations.append(_copy_observation(observation))
-            self._actions.append(np.array(action, np.float32))
+            self._actions.append(np.array(get_taken_action(action, info), np.float32))
             self._rewards.append(float(info.get("reward/env", reward)))
             self._success = self._success or bool(info.get("is_success", False))
             if terminated or truncated:
@@ -143,10 +145,29 @@ class RecordEpisodes(gym.Wrapper[Any, np.ndarray, Any, np.ndarray]):
                 "control_freq_hz": env.metadata.get("render_fps"),
                 "action_convention": ACTION_CONVENTION,
             }
+            described[PROVENANCE_KEY] = _describe_numbers(env).as_json()
         for name in ("obs_type", "orientation", "image_size", "init_states", "settle_steps"):
             if hasattr(env, name):
                 described[name] = getattr(env, name)
         return described
+
+
+def _describe_numbers(env: Any) -> Provenance:
+    """How to read what a LIBERO env gives."""
+    has_images = getattr(env, "obs_type", "state") != "state"
+    control_freq_hz = env.metadata.get("render_fps")
+    return Provenance(
+        "libero_reward_envs",
+        image_size=(env.image_size, env.image_size) if has_images else None,
+        orientation=env.orientation if has_images else None,
+        control_freq_hz=None if control_freq_hz is None else float(control_freq_hz),
+        action_convention="delta",
+        action_range=(-1.0, 1.0),
+        gripper_closed_at=1.0,
+        no_ops_filtered=False,
+        reward_source="env",
+        success_source="env",
+    )
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from libero_reward_envs.data.trajectory_store import (
     TrajectoryStore,
     as_frame,
 )
+from libero_reward_envs.wrappers.taken_actions import get_taken_action
 
 
 class RewardDataCollector(gym.Wrapper[Any, np.ndarray, Any, np.ndarray]):
@@ -148,7 +149,7 @@ def add_step(
     if episode.frames is not None:
         for key, image in select_images(observation, store.image_keys).items():
             episode.frames[key].append(image)
-        episode.actions.append(np.array(action, np.float32).reshape(-1))
+        episode.actions.append(np.array(get_taken_action(action, info), np.float32).reshape(-1))
         episode.rewards.append(float(info.get("reward/env", reward)))
     episode.labels.append(label)
     # As the env says it at this step: kept from an earlier step it could be a former episode's.

@@ -113,6 +113,12 @@ class RewardMix:
         self.success_threshold = success_threshold
         self.n_rewards = 0
         self.n_changed = 0
+        self._span = (np.inf, -np.inf)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over a pickled rule, of before it had all of today's arguments too."""
+        self.__init__()
+        vars(self).update(state)
 
     @property
     def compares_observations(self) -> bool:
@@ -187,13 +193,22 @@ class RewardMix:
         if self.mode in _WITH_ENV_REWARD:
             total = self.env_weight * env.astype(float) + total
         total = (total - self.step_cost).astype(np.float32)
+        self._span = (
+            min(self._span[0], total.min(initial=np.inf)),
+            max(self._span[1], total.max(initial=-np.inf)),
+        )
         self.n_rewards += len(total)
         self.n_changed += int(np.count_nonzero(total != env))
         return total
 
     def check_used(self) -> None:
-        """Raise RuntimeError if the model never changed a reward, as after a run it should have."""
-        if self.n_changed == 0:
+        """Raise RuntimeError if the model never changed a reward, as after a run it should have.
+
+        A model that says at every step what the env says, success and no success, is none that was
+        not applied; where the env's own reward is no part of the rule, that is told apart.
+        """
+        is_applied = self.mode not in _WITH_ENV_REWARD and self._span[0] < self._span[1]
+        if self.n_changed == 0 and not is_applied:
             raise RuntimeError(
                 f"The reward model changed none of {self.n_rewards} rewards: the agent saw the "
                 "env's own. Check the weights of the mix, and that the model is a trained one."
@@ -223,8 +238,13 @@ def check_scores_observations(
         transitions: A few transitions; a dependence that does not show in them is not found.
         rewards: What it computed of them.
     """
-    alone = score_observations(model, transitions.next_observations, transitions.actions)
-    if not np.allclose(alone, rewards, rtol=1e-3, atol=1e-5):
+    led_to = transitions.next_observations
+    probes = [score_observations(model, led_to, transitions.actions)]
+    other = transitions._replace(observations=led_to, actions=0.5 - 0.5 * transitions.actions)
+    probes.append(check_rewards(model.compute_reward(other), len(rewards), model))
+    for alone in probes:
+        if np.allclose(alone, rewards, rtol=1e-3, atol=1e-5):
+            continue
         worst = int(np.argmax(np.abs(alone - rewards)))
         raise ValueError(
             "Expected a model that scores the observation a step leads to, as modes 'difference' "

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from typing_extensions import Unpack
 
@@ -20,6 +20,7 @@ from libero_reward_envs.wrappers.lazy_reward_model import (
 from libero_reward_envs.wrappers.learned_reward import LearnedReward
 from libero_reward_envs.wrappers.online_training import LazyOnlineTraining, OnlineTraining
 from libero_reward_envs.wrappers.reward_mix import RewardMix, RewardMixArguments
+from libero_reward_envs.wrappers.taken_actions import get_taken_action
 
 
 class VecLearnedReward(VecEnvWrapper):
@@ -68,12 +69,17 @@ class VecLearnedReward(VecEnvWrapper):
         while isinstance(inner, VecEnvWrapper):
             if isinstance(inner, VecLearnedReward):
                 raise ValueError("The envs already have a learned reward. Wrap them once.")
+            if isinstance(inner, VecNormalize):
+                raise ValueError(
+                    "Expected raw observations and rewards, got those of VecNormalize. Put it "
+                    "outside the learned reward, with norm_reward=False."
+                )
             inner = inner.venv
         if any(venv.env_is_wrapped(LearnedReward)):
             raise ValueError("The envs already have a LearnedReward each. Use one of the two.")
         check_action_space(venv.action_space)
         self.reward_mix = RewardMix(**mix)
-        self._rewards = EpisodeRewards(self.reward_mix, venv.num_envs)
+        self._rewards = EpisodeRewards(self.reward_mix, venv.num_envs, model_learns=online)
         self._lazy_model = LazyRewardModel(
             reward_model, venv.observation_space, reward_type=reward_type
         )
@@ -130,7 +136,10 @@ class VecLearnedReward(VecEnvWrapper):
             last = self._select(infos[index]["terminal_observation"])
             for key, value in last.items():
                 following[key][index] = value
-        transitions = Transitions(self._observations, self._actions, following, terminated)
+        actions = np.stack(
+            [get_taken_action(self._actions[index], info) for index, info in enumerate(infos)]
+        )
+        transitions = Transitions(self._observations, actions, following, terminated)
         total, known = self._rewards.compute(self.reward_model, transitions, env_rewards, dones)
         self._observations = next_observations
         version = self._online.record(transitions, env_rewards, dones)

@@ -7,7 +7,7 @@ from libero_reward_envs.data.episodes import (
     EpisodeSource,
     EpisodeSummary,
 )
-from libero_reward_envs.data.hdf5 import load_episodes
+from libero_reward_envs.data.formats import load_episodes
 
 __all__ = [
     "Episode",

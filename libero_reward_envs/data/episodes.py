@@ -7,6 +7,8 @@ from typing import Any, Protocol, overload
 
 import numpy as np
 
+from libero_reward_envs.data.array_checks import check_array, check_observations
+from libero_reward_envs.data.chained_source import ChainedSource
 from libero_reward_envs.reward_models.base import (
     EPISODE_LENGTH_KEY,
     EPISODE_RETURN_KEY,
@@ -57,7 +59,7 @@ class Episode:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        actions = _check_array("actions", self.actions, np.float32)
+        actions = check_array("actions", self.actions, np.float32)
         if actions.ndim != 2 or len(actions) == 0:
             raise ValueError(f"Expected `actions` of shape (T, a) with T > 0, got {actions.shape}.")
         if actions.size and np.abs(actions).max() > 1:
@@ -65,12 +67,12 @@ class Episode:
                 f"Expected `actions` in [-1, 1], got a magnitude of {np.abs(actions).max():g}. "
                 "Rescale them, for example with gymnasium.wrappers.RescaleAction."
             )
-        rewards = _check_array("rewards", self.rewards, np.float32)
+        rewards = check_array("rewards", self.rewards, np.float32)
         if rewards.shape != (len(actions),):
             raise ValueError(
                 f"Expected `rewards` of shape {actions.shape[:1]}, got {rewards.shape}."
             )
-        observations = _check_observations(self.observations, len(actions) + 1)
+        observations = check_observations(self.observations, len(actions) + 1)
         try:
             metadata = json.loads(json.dumps(dict(self.metadata), allow_nan=False))
         except (TypeError, ValueError) as error:
@@ -207,10 +209,16 @@ class EpisodeDataset(Sequence[Episode]):
 
     def __add__(self, other: "EpisodeDataset") -> "EpisodeDataset":
         """Return a view of this dataset's episodes followed by the other's."""
-        return EpisodeDataset(_ChainedSource(self, other))
+        return chain_datasets([self, other])
 
     def __repr__(self) -> str:
         return f"EpisodeDataset({len(self)} episodes)"
+
+    @property
+    def skipped(self) -> list[str]:
+        """What is wrong with each episode that `on_error="skip"` left out."""
+        len(self)  # a source may look for them only now
+        return list(getattr(self._source, "skipped", ()))
 
     def read(self, index: int, observation_keys: Sequence[str] | None = None) -> Episode:
         """Read one episode, with all observations or only those named.
@@ -265,45 +273,15 @@ class _MemorySource:
         return [episode.summary() for episode in self._episodes]
 
 
-class _ChainedSource:
-    def __init__(self, *parts: EpisodeDataset) -> None:
-        self._parts = parts
+def chain_datasets(parts: Sequence[EpisodeDataset]) -> EpisodeDataset:
+    """Return a view of the episodes of several datasets, one after the other.
 
-    def __len__(self) -> int:
-        return sum(map(len, self._parts))
-
-    def read(self, index: int, observation_keys: Sequence[str] | None = None) -> Episode:
-        for part in self._parts:
-            if index < len(part):
-                return part.read(index, observation_keys)
-            index -= len(part)
-        raise IndexError(index)
-
-    def summaries(self) -> list[EpisodeSummary]:
-        return [summary for part in self._parts for summary in part.summaries()]
-
-
-def _check_observations(observations: Mapping[str, Any], n_rows: int) -> dict[str, np.ndarray]:
-    if not isinstance(observations, Mapping) or not observations:
-        raise ValueError("Expected `observations` as a mapping with at least one key.")
-    checked = {}
-    for key, value in observations.items():
-        array = _check_array(f"observations[{key!r}]", value)
-        if array.ndim == 0 or len(array) != n_rows:
-            raise ValueError(
-                f"Expected `observations[{key!r}]` of {n_rows} rows, one more than actions, "
-                f"got shape {array.shape}."
-            )
-        checked[key] = array
-    return checked
-
-
-def _check_array(name: str, value: Any, dtype: Any = None) -> np.ndarray:
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"Expected numbers in `{name}`, got dtype {array.dtype}.")
-    array = array if dtype is None else array.astype(dtype, copy=False)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = np.argwhere(~np.isfinite(array))[0].tolist()
-        raise ValueError(f"Expected finite numbers in `{name}`, got {array[tuple(bad)]} at {bad}.")
-    return array
+    Args:
+        parts: The datasets, at least one; sums among them are taken apart, so that chains of
+            chains stay one level deep.
+    """
+    flat: list[EpisodeDataset] = []
+    for part in parts:
+        source = part._source if part._indices is None else None
+        flat += source.parts if isinstance(source, ChainedSource) else [part]
+    return flat[0] if len(flat) == 1 else EpisodeDataset(ChainedSource(flat))

@@ -30,6 +30,7 @@ class FrameSource(Protocol):
     path: Path
     labels: np.ndarray  # (T,) float32
     part_starts: np.ndarray  # first frames of the parts that are best read as a whole
+    orientation: str | None  # how the images were turned, where it is known
 
     def check_layout(self, image_size: Sequence[int] | None) -> tuple[tuple[int, ...], ...]:
         """Return (C, H, W) of each key, or raise ValueError if a layout is another."""
@@ -52,6 +53,7 @@ class NpyFrames:
         self._file = TrajectoryFile(path)
         self._keys = tuple(image_keys)
         self.labels = self._file.labels
+        self.orientation: str | None = None  # these files have no place for it
         self.part_starts = np.arange(0, len(self.labels), _NPY_FRAMES_PER_PART)
 
     def check_layout(self, image_size: Sequence[int] | None) -> tuple[tuple[int, ...], ...]:

@@ -1,21 +1,19 @@
 """Labelled frames for success classifiers, as torch data sets."""
 
-import bisect
 import copy
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
+from libero_reward_envs.data.frame_reader import FrameReader
 from libero_reward_envs.data.frame_sources import FrameSource, find_sources
-from libero_reward_envs.data.hdf5_frames import OpenFiles
 
 _MAX_REASONS = 3
+_OF = (": failures", ": successes")  # parts of a mixed file
 
 
 class FolderStatistics(NamedTuple):
@@ -38,7 +36,8 @@ class RewardDataset(Dataset[tuple[dict[str, torch.Tensor], torch.Tensor]]):
 
     A folder holds `.npy` trajectories, HDF5 episodes or both. The positive folder's trajectories
     also have frames of label 0: the label decides, the folder only what `split_trajectories`
-    keeps in proportion. Damaged trajectories are named in the log, skipped and counted.
+    keeps in proportion. Damaged trajectories are named in the log, skipped and counted. For one
+    file of successes and failures there is `from_episodes`.
 
     Args:
         positive_dir: Folder, or HDF5 file, of trajectories with success.
@@ -66,9 +65,11 @@ class RewardDataset(Dataset[tuple[dict[str, torch.Tensor], torch.Tensor]]):
         image_keys: str | Sequence[str],
         image_size: Sequence[int] | None = None,
     ) -> None:
-        self.image_keys = (image_keys,) if isinstance(image_keys, str) else tuple(image_keys)
         if Path(positive_dir).resolve() == Path(negative_dir).resolve():
-            raise ValueError(f"Both folders are {str(positive_dir)!r}. Give two.")
+            raise ValueError(
+                f"Both folders are {str(positive_dir)!r}. Give two, or use `from_episodes`."
+            )
+        self.image_keys = (image_keys,) if isinstance(image_keys, str) else tuple(image_keys)
         sources, classes, self.skipped = [], [], []
         self._folders: list[tuple[str, int]] = []  # name, how many were skipped
         for folder in (negative_dir, positive_dir):
@@ -77,20 +78,62 @@ class RewardDataset(Dataset[tuple[dict[str, torch.Tensor], torch.Tensor]]):
             sources += found
             self.skipped += skipped
             self._folders.append((str(folder), len(skipped)))
-        self._reader = _FrameReader()
+        self._begin(sources, classes, image_size)
+
+    @classmethod
+    def from_episodes(
+        cls,
+        path: str | Path,
+        *,
+        image_keys: str | Sequence[str],
+        image_size: Sequence[int] | None = None,
+    ) -> "RewardDataset":
+        """Read one mixed HDF5 file, as `collect_episodes` writes it, or a folder of trajectories.
+
+        The class of a trajectory is that of its labels: successful if one of them is. Damaged
+        ones, whose class is not known, count as skipped among those without success.
+
+        Args:
+            path: The file or folder.
+            image_keys: See the class.
+            image_size: See the class.
+
+        Raises:
+            FileNotFoundError: If it is not there.
+            ValueError: As for the class.
+        """
+        dataset = cls.__new__(cls)
+        dataset.image_keys = (image_keys,) if isinstance(image_keys, str) else tuple(image_keys)
+        sources, dataset.skipped = find_sources(Path(path), dataset.image_keys)
+        classes = [int(source.labels.max() >= 0.5) for source in sources]
+        n_skipped = len(dataset.skipped)
+        dataset._folders = [(f"{path}{_OF[0]}", n_skipped), (f"{path}{_OF[1]}", 0)]
+        dataset._begin(sources, classes, image_size)
+        return dataset
+
+    def _begin(
+        self,
+        sources: Sequence[FrameSource],
+        classes: Sequence[int],
+        image_size: Sequence[int] | None,
+    ) -> None:
+        self._reader = FrameReader()
         self._take(sources, classes)
         self._check(image_size)
 
     def _take(self, sources: Sequence[FrameSource], classes: Sequence[int]) -> None:
         self.sources = list(sources)
-        self.classes = np.array(classes, np.int64)  # 0 and 1: found in the negative, positive one
+        self.classes = np.array(classes, np.int64)  # 0 and 1: of the negative, positive folder
         lengths = [len(source.labels) for source in self.sources]
         self._starts = np.cumsum([0, *lengths])
         labels = [source.labels for source in self.sources]
         self.labels = (np.concatenate([*labels, np.empty(0)]) >= 0.5).astype(np.float32)
 
     def _check(self, image_size: Sequence[int] | None) -> None:
-        folders = " and ".join(repr(folder) for folder, _ in self._folders)
+        names = dict.fromkeys(
+            folder.removesuffix(_OF[kind]) for kind, (folder, _) in enumerate(self._folders)
+        )
+        folders = " and ".join(map(repr, names))
         if not self.sources:
             reasons = "".join(f" {reason}" for reason in self.skipped[:_MAX_REASONS])
             raise ValueError(
@@ -155,7 +198,7 @@ class RewardDataset(Dataset[tuple[dict[str, torch.Tensor], torch.Tensor]]):
             ValueError: If all their labels are the same.
         """
         part = copy.copy(self)
-        part._reader = _FrameReader()
+        part._reader = FrameReader()
         part._take(
             [self.sources[i] for i in trajectories], self.classes[list(trajectories)].tolist()
         )
@@ -186,35 +229,6 @@ class RewardDataset(Dataset[tuple[dict[str, torch.Tensor], torch.Tensor]]):
             cells = [f"{cell:>{n}}" for cell, n in zip(counts, widths[1:], strict=True)]
             lines.append("  ".join([f"{folder:<{widths[0]}}", *cells]))
         return "\n".join(lines)
-
-
-class _FrameReader:
-    """Reads single frames, keeping the last part of a file for the ones after it."""
-
-    def __init__(self) -> None:
-        self._forget()
-
-    def _forget(self) -> None:
-        self._process = os.getpid()
-        self._files = OpenFiles()
-        self._part: tuple[FrameSource, int, dict[str, np.ndarray]] | None = None
-
-    def __getstate__(self) -> dict[str, object]:
-        return {}  # open files do not travel to other processes
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self._forget()
-
-    def read(self, source: FrameSource, frame: int) -> dict[str, np.ndarray]:
-        """Return a frame by key, (H, W, C) uint8."""
-        if self._process != os.getpid():  # after a fork
-            self._forget()
-        bounds = [*source.part_starts.tolist(), len(source.labels)]
-        position = bisect.bisect_right(bounds, frame)
-        start, stop = bounds[position - 1], bounds[position]
-        if self._part is None or self._part[0] is not source or self._part[1] != start:
-            self._part = (source, start, source.read(start, stop, self._files))
-        return {key: images[frame - start] for key, images in self._part[2].items()}
 
 
 def split_trajectories(
@@ -253,33 +267,3 @@ def split_trajectories(
         sides[1].extend(members[:n_held_out].tolist())
         sides[0].extend(members[n_held_out:].tolist())
     return dataset.subset(sorted(sides[0])), dataset.subset(sorted(sides[1]))
-
-
-def visualize_positive(
-    dataset: RewardDataset, out_dir: str | Path, *, max_images: int | None = None
-) -> list[Path]:
-    """Write the frames of label 1 as `<folder>_<trajectory>_frame<step of three digits>.png`.
-
-    With several image keys, `_<key>` follows the step. Pictures of the same name are replaced.
-
-    Args:
-        dataset: The dataset.
-        out_dir: Where to write; made if it is not there.
-        max_images: How many frames to write, the first ones; None for all.
-
-    Returns:
-        The paths.
-    """
-    folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for index in np.flatnonzero(dataset.labels == 1)[:max_images].tolist():
-        trajectory, frame = dataset.locate(index)
-        source = dataset.sources[trajectory]
-        for key, image in dataset[index][0].items():
-            ending = "" if len(dataset.image_keys) == 1 else f"_{key.replace('/', '-')}"
-            name = f"{source.folder}_{source.name}_frame{frame:03d}{ending}.png"
-            pixels = image.numpy().transpose(1, 2, 0)
-            Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(folder / name)
-            paths.append(folder / name)
-    return paths

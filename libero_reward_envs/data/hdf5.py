@@ -18,8 +18,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from libero_reward_envs.data.episodes import Episode, EpisodeDataset, EpisodeSummary
+from libero_reward_envs.data.episodes import Episode, EpisodeSummary
 from libero_reward_envs.data.safe_hdf5 import (
+    check_array,
     get_child,
     open_hdf5,
     read_array,
@@ -28,27 +29,29 @@ from libero_reward_envs.data.safe_hdf5 import (
 )
 
 FORMAT_VERSION = 1
+_SUFFIXES = (".h5", ".hdf5")
 _CHUNK_BYTES = 2**18  # five frames of 128 x 128: one read of a single frame stays cheap
 _MAX_STRING_BYTES = 60_000
+_DAMAGE = (OSError, RuntimeError, KeyError, TypeError, ValueError)  # what reading it may raise
 _DEMO = re.compile(r"demo_\d{1,9}")
 
 
-def load_episodes(path: str | Path) -> EpisodeDataset:
-    """Return the episodes of a file written by `EpisodeWriter`, also while it is being written.
+def is_hdf5(path: Path) -> bool:
+    """Whether a path holds episodes of this package, or episodes wait to be merged into it.
 
-    Files are opened when something is read, and closed again, so the dataset can be pickled and
-    used in worker processes. What a writer adds later shows when the file is loaded again.
-
-    Args:
-        path: The file.
-
-    Raises:
-        FileNotFoundError: If there is no such file, nor episodes waiting to be merged into it.
-        ValueError: When something is read that is damaged or not of this format.
+    A file that is named like HDF5 and cannot be read as such counts too: it is a damaged one.
     """
-    if not Path(path).exists() and not pending_files(Path(path)):
-        raise FileNotFoundError(f"No episodes at {str(path)!r}.")
-    return EpisodeDataset(_Hdf5Source(Path(path)))
+    if pending_files(path):
+        return True
+    if not path.is_file():
+        return False
+    if not h5py.is_hdf5(path):
+        return path.suffix in _SUFFIXES
+    try:
+        with open_hdf5(path) as file:
+            return "format_version" in get_child(file, "data", h5py.Group).attrs
+    except ValueError:
+        return path.suffix in _SUFFIXES
 
 
 def pending_folder(path: Path) -> Path:
@@ -108,12 +111,14 @@ def make_header(data: h5py.Group, env_args: Mapping[str, Any]) -> None:
 def index_file(path: Path) -> list[tuple[str, str]]:
     """Return group name and episode id of each episode of a file, in the order of their numbers."""
     with open_episodes(path) as data:
-        names = sorted((name for name in map(str, data) if _DEMO.fullmatch(name)), key=demo_number)
+        names = _list_demos(data)
         demos = [get_child(data, name, h5py.Group) for name in names]
-        return [
-            (name, read_attribute(demo, "episode_id", str))
-            for name, demo in zip(names, demos, strict=True)
-        ]
+        ids = [read_attribute(demo, "episode_id", str) for demo in demos]
+    return list(zip(names, ids, strict=True))
+
+
+def _list_demos(data: h5py.Group) -> list[str]:
+    return sorted((name for name in map(str, data) if _DEMO.fullmatch(name)), key=demo_number)
 
 
 def demo_number(name: str) -> int:
@@ -132,17 +137,28 @@ def open_episodes(path: Path) -> Iterator[h5py.Group]:
         yield data
 
 
-class _Hdf5Source:
-    """The episodes of a file, followed by those that wait to be merged into it."""
+class Hdf5Source:
+    """The episodes of a file, followed by those that wait to be merged into it.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The file.
+        on_error: "raise", or "skip" to leave out episodes whose attributes or sizes are damaged.
+
+    Attributes:
+        skipped: What is wrong with each episode that was left out.
+    """
+
+    def __init__(self, path: Path, *, on_error: str = "raise") -> None:
         self._path = path
+        self._skips = on_error == "skip"
         self._entries: list[_Entry] | None = None
+        self.skipped: list[str] = []
 
     def __len__(self) -> int:
         return len(self._index())
 
     def read(self, index: int, observation_keys: Sequence[str] | None = None) -> Episode:
+        """Read episode `index`, with all observations or only those named."""
         try:
             return self._read(self._index()[index], observation_keys)
         except FileNotFoundError:  # merged since: the order is the same, the place is another
@@ -150,6 +166,7 @@ class _Hdf5Source:
             return self._read(self._index()[index], observation_keys)
 
     def summaries(self) -> list[EpisodeSummary]:
+        """Return one summary an episode, without reading observations."""
         try:
             return self._summaries()
         except FileNotFoundError:
@@ -171,18 +188,46 @@ class _Hdf5Source:
 
     def _index(self) -> "list[_Entry]":
         if self._entries is None:
+            self.skipped = []
             # Waiting episodes are listed first: those merged in between are then known by their id.
             waiting = pending_files(self._path)
             # With none waiting, a file that is not there is an error, which opening it raises.
-            merged = index_file(self._path) if self._path.exists() or not waiting else []
+            merged = self._index_file() if self._path.exists() or not waiting else []
             known = {episode_id for _, episode_id in merged}
+            new = [path for path in waiting if path.stem.partition("-")[2] not in known]
             self._entries = [_Entry(self._path, name) for name, _ in merged]
-            self._entries += [
-                _Entry(path, "demo_0")
-                for path in waiting
-                if path.stem.partition("-")[2] not in known
-            ]
+            self._entries += [_Entry(path, "demo_0") for path in new if self._is_whole(path)]
         return self._entries
+
+    def _index_file(self) -> list[tuple[str, str]]:
+        if not self._skips:
+            return index_file(self._path)
+        found = []
+        try:
+            with open_episodes(self._path) as data:
+                for name in _list_demos(data):
+                    try:
+                        demo = get_child(data, name, h5py.Group)
+                        _check_episode(demo)
+                        found.append((name, read_attribute(demo, "episode_id", str)))
+                    except _DAMAGE as error:
+                        self.skipped.append(f"{str(self._path)!r}, {name}: {error}")
+        except ValueError as error:  # nothing can be read, or nothing more
+            self.skipped.append(str(error))
+        return found
+
+    def _is_whole(self, path: Path) -> bool:
+        """Whether an episode that waits can be read; only asked where damaged ones are left out."""
+        try:
+            if self._skips:
+                with open_episodes(path) as data:
+                    _check_episode(get_child(data, "demo_0", h5py.Group))
+        except FileNotFoundError:  # merged since: reading it will look for it anew
+            return True
+        except ValueError as error:
+            self.skipped.append(str(error))
+            return False
+        return True
 
     def _reindex(self) -> None:
         length = len(self)
@@ -209,6 +254,16 @@ def _read_summary(demo: h5py.Group) -> EpisodeSummary:
         instruction=read_attribute(demo, "instruction", str),
         metadata=metadata,
     )
+
+
+def _check_episode(demo: h5py.Group) -> None:
+    """Raise ValueError if attributes or arrays are missing, or of other sizes than they should."""
+    length = len(_read_summary(demo))
+    for name in ("actions", "rewards"):
+        check_array(get_child(demo, name, h5py.Dataset), length)
+    for name, n_rows in (("obs", length), ("final_obs", 1)):
+        for _, dataset in walk_datasets(get_child(demo, name, h5py.Group)):
+            check_array(dataset, n_rows)
 
 
 def _read_episode(demo: h5py.Group, observation_keys: Sequence[str] | None) -> Episode:
@@ -240,5 +295,4 @@ def _write_string(group: h5py.Group, name: str, value: str) -> None:
     if len(content) > _MAX_STRING_BYTES:
         size = f"{len(content)} bytes, more than {_MAX_STRING_BYTES}"
         raise ValueError(f"`{name}` of the episode takes {size}. Shorten it.")
-    dtype = h5py.string_dtype("utf-8", max(1, len(content)))
-    group.attrs.create(name, content, dtype=dtype)
+    group.attrs.create(name, content, dtype=h5py.string_dtype("utf-8", max(1, len(content))))

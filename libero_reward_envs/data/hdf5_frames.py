@@ -14,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from libero_reward_envs.data.provenance import read_provenance
 from libero_reward_envs.data.safe_hdf5 import get_child, read_array, read_attribute
 from libero_reward_envs.data.trajectory_files import CHANNELS
 
@@ -173,11 +174,15 @@ def _read_labels(demo: h5py.Group) -> np.ndarray:
 
 
 def _read_orientation(demo: h5py.Group) -> str | None:
+    """Return what the provenance says; episodes that have none may say it beside."""
     try:
         metadata = json.loads(read_attribute(demo, "metadata", str))
+        provenance = read_provenance(metadata) if isinstance(metadata, dict) else None
     except (KeyError, ValueError):
         return None
-    found = metadata.get("orientation") if isinstance(metadata, dict) else None
+    if not isinstance(metadata, dict):
+        return None
+    found = metadata.get("orientation") if provenance is None else provenance.orientation
     return found if isinstance(found, str) else None
 
 

@@ -1,12 +1,15 @@
 """How the numbers of an episode are to be read: resolution, orientation, actions, reward."""
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from libero_reward_envs.data.orientations import ORIENTATIONS
+
 PROVENANCE_KEY = "provenance"  # in the metadata of an episode
-ORIENTATIONS = ("upright", "raw", "vla180")
 ACTION_CONVENTIONS = ("delta", "absolute")
 OBSERVATIONS_AT_ENDS = ("recorded", "repeated")
 
@@ -56,6 +59,7 @@ class Provenance:
     final_observation: str = "recorded"
 
     def __post_init__(self) -> None:
+        self._check_types()
         choices = {
             "orientation": (None, *ORIENTATIONS),
             "action_convention": (None, *ACTION_CONVENTIONS),
@@ -69,10 +73,24 @@ class Provenance:
                 raise ValueError(f"`{name}` must be one of {listed}, got {value!r}.")
         for name in ("image_size", "action_range"):
             value = getattr(self, name)
-            if value is not None and len(value) != 2:
-                raise ValueError(f"`{name}` must be two numbers, got {value!r}.")
             if value is not None:
                 object.__setattr__(self, name, tuple(value))  # frozen forbids plain assignment
+
+    def _check_types(self) -> None:
+        size, rate = self.image_size, self.control_freq_hz
+        checks = (
+            ("source_format", isinstance(self.source_format, str), "a string"),
+            ("image_size", size is None or _are_sizes(size), "two numbers of pixels"),
+            ("control_freq_hz", rate is None or (_is_number(rate) and rate > 0), "a rate above 0"),
+            ("action_range", _is_range(self.action_range), "two numbers, the lower one first"),
+            ("gripper_closed_at", _is_none_or_number(self.gripper_closed_at), "a number"),
+            ("no_ops_filtered", isinstance(self.no_ops_filtered, bool | None), "True or False"),
+            ("reward_source", _is_none_or_text(self.reward_source), "a string"),
+            ("success_source", _is_none_or_text(self.success_source), "a string"),
+        )
+        for name, holds, wanted in checks:
+            if not holds:
+                raise ValueError(f"`{name}` must be {wanted}, got {getattr(self, name)!r}.")
 
     def as_json(self) -> dict[str, Any]:
         """Return the values, as JSON holds them."""
@@ -90,6 +108,31 @@ class Provenance:
             if name != "source_format" and both_known and here != there:
                 found[name] = (here, there)
         return found
+
+
+def _is_number(value: Any) -> bool:
+    known = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return known and math.isfinite(value)
+
+
+def _is_none_or_number(value: Any) -> bool:
+    return value is None or _is_number(value)
+
+
+def _is_none_or_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _are_two(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _are_sizes(value: Any) -> bool:
+    return _are_two(value) and all(number >= 1 and number == int(number) for number in value)
+
+
+def _is_range(value: Any) -> bool:
+    return value is None or (_are_two(value) and value[0] < value[1])
 
 
 def read_provenance(metadata: Mapping[str, Any]) -> Provenance | None:

@@ -81,6 +81,12 @@ def read_attribute(group: h5py.Group, name: str, kind: type) -> Any:
 
 def read_array(dataset: h5py.Dataset, n_rows: int) -> np.ndarray:
     """Read a whole array of numbers with `n_rows` rows."""
+    check_array(dataset, n_rows)
+    return dataset[()]
+
+
+def check_array(dataset: h5py.Dataset, n_rows: int) -> None:
+    """Raise ValueError unless it is numbers of `n_rows` rows, and all of them are in the file."""
     name, shape = dataset.name, dataset.shape
     if dataset.dtype.kind not in "biuf":
         raise ValueError(f"{name} is of type {dataset.dtype}, not numbers")
@@ -100,4 +106,3 @@ def read_array(dataset: h5py.Dataset, n_rows: int) -> np.ndarray:
         complete = complete and dataset.nbytes <= _MAX_COMPRESSION_RATIO * stored
     if not complete:
         raise ValueError(f"{name} declares shape {shape} but {stored} bytes are stored")
-    return dataset[()]

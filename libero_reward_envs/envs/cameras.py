@@ -15,7 +15,6 @@ import numpy as np
 
 from libero_reward_envs.envs import rendering
 
-ORIENTATIONS = ("upright", "raw", "vla180")
 _gl_process: int | None = None  # the process in which GL was first used
 _MAX_GEOMS = 1000  # robosuite's limit; beyond it, geoms are left out of the picture
 
@@ -128,16 +127,3 @@ def _free_handles(handles: dict[str, Any]) -> None:
         handles.pop("context").free()
     if "gl" in handles:
         handles.pop("gl").free()
-
-
-def orient(image: np.ndarray, orientation: str) -> np.ndarray:
-    """Turn a raw picture into one of `ORIENTATIONS`.
-
-    "raw" is OpenGL's order, upside down, as in LIBERO's own observations and HDF5 files.
-    "upright" flips it vertically: the true view. "vla180" turns it by 180 degrees: upright but
-    mirrored, as in the data that OpenVLA and its relatives were trained on.
-    """
-    if orientation == "raw":
-        return image
-    turned = image[::-1] if orientation == "upright" else image[::-1, ::-1]
-    return np.ascontiguousarray(turned)

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
+from libero_reward_envs.data.orientations import ORIENTATIONS, turn_images
 from libero_reward_envs.envs import assets as asset_sets
 from libero_reward_envs.envs import tasks
 from libero_reward_envs.envs.scene import StatePart, read_scene
 
 OBS_TYPES = ("state", "pixels", "pixels_state")
-ORIENTATIONS = ("upright", "raw", "vla180")
 INIT_STATES = ("benchmark", "sampled")
 RESET_OPTIONS = ("init_state_id", "init_state")
 ACTION_DIM = 7
@@ -259,11 +259,11 @@ class LiberoEnv(gym.Env[Any, np.ndarray]):
             }
 
     def _draw(self, camera: str, size: int, orientation: str) -> np.ndarray:
-        from libero_reward_envs.envs.cameras import CameraRenderer, orient
+        from libero_reward_envs.envs.cameras import CameraRenderer
 
         if self._renderer is None:
             self._renderer = CameraRenderer(self._simulator.model, self._simulator.data)
-        return orient(self._renderer.render(camera, size, size), orientation)
+        return turn_images(self._renderer.render(camera, size, size), "raw", orientation)
 
     def _check_gl(self) -> None:
         from libero_reward_envs.envs import libero_package, rendering

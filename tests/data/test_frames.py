@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from libero_reward_envs.data.episode_writer import EpisodeWriter
 from libero_reward_envs.data.episodes import Episode
-from libero_reward_envs.data.frames import RewardDataset, split_trajectories, visualize_positive
+from libero_reward_envs.data.frame_pictures import visualize_positive
+from libero_reward_envs.data.frames import RewardDataset, split_trajectories
 from libero_reward_envs.data.trajectory_files import write_trajectory
 
 SIZE = (3, 8, 6)
@@ -220,3 +221,44 @@ def test_pictures_have_the_names_and_pixels_of_their_frames(dataset, tmp_path):
     picture = np.asarray(Image.open(tmp_path / "pictures/positive_000001_frame019.png"))
     np.testing.assert_array_equal(picture, make_images(1, 21)[19].transpose(1, 2, 0))
     assert len(visualize_positive(dataset, tmp_path / "few", max_images=3)) == 3
+
+
+def test_the_episodes_of_a_mixed_file_are_classed_by_their_labels(tmp_path):
+    path = tmp_path / "episodes.hdf5"
+    with EpisodeWriter(path) as writer:
+        for number in range(6):
+            writer.append(make_episode(number, 20 + number, number % 3 == 0, with_labels=False))
+    dataset = RewardDataset.from_episodes(path, image_keys="a")
+    assert dataset.classes.tolist() == [1, 0, 0, 1, 0, 0]
+    assert dataset.image_sizes == (SIZE,)
+    assert [row[1:] for row in dataset.statistics()] == [(4, 92, 0, 92, 0), (2, 43, 4, 39, 0)]
+    assert f"{path}: successes" in dataset.describe()
+    frame = dataset[21]  # the second of trajectory 1
+    np.testing.assert_array_equal(frame[0]["a"].numpy(), make_images(1, 21)[1])
+    train, held_out = split_trajectories(dataset, 0.5)
+    assert sorted(train.classes) == sorted(held_out.classes) == [0, 0, 1]
+
+
+def test_a_mixed_file_of_one_outcome_is_refused_by_its_name(tmp_path):
+    path = tmp_path / "episodes.hdf5"
+    with EpisodeWriter(path) as writer:
+        writer.append(make_episode(0, 20, False, with_labels=False))
+    with pytest.raises(ValueError, match=r"both labels in '.*episodes\.hdf5', got 0 of label 1"):
+        RewardDataset.from_episodes(path, image_keys="a")
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        RewardDataset.from_episodes(tmp_path / "nothing.hdf5", image_keys="a")
+    with pytest.raises(ValueError, match=r"Give two, or use `from_episodes`"):
+        RewardDataset(path, path, image_keys="a")
+
+
+def test_a_damaged_episode_of_a_mixed_file_is_skipped_and_counted(tmp_path):
+    path = tmp_path / "episodes.hdf5"
+    with EpisodeWriter(path) as writer:
+        for number in range(4):
+            writer.append(make_episode(number, 20, number % 2, with_labels=False))
+    with h5py.File(path, "r+") as file:
+        del file["data/demo_2/rewards"]
+    dataset = RewardDataset.from_episodes(path, image_keys="a")
+    assert len(dataset.skipped) == 1
+    assert [row.n_skipped for row in dataset.statistics()] == [1, 0]
+    assert dataset.classes.tolist() == [0, 1, 1]

@@ -253,8 +253,29 @@ def test_file_of_another_kind_is_refused(path):
     with h5py.File(path, "w") as file:
         file.create_group("data/demo_0")
     with pytest.raises(ValueError, match="attribute 'format_version'"):
-        len(load_episodes(path))
+        len(load_episodes(path, format="hdf5"))
     with h5py.File(path, "w") as file:
         file.create_group("data").attrs["format_version"] = 99
     with pytest.raises(ValueError, match="format version 99 is newer than 1"):
         len(load_episodes(path))
+
+
+def test_a_damaged_file_and_a_damaged_episode_that_waits_are_skipped(tmp_path):
+    for name in ("a", "b", "c"):
+        write(tmp_path / f"{name}.h5", 1, 2)
+    (tmp_path / "b.h5").write_bytes(b"\0" * 4000)
+    writer = EpisodeWriter(tmp_path / "c.h5")
+    writer.append(make_episode(7, 7))
+    writer.append(make_episode(8, 8))
+    damaged, _ = sorted(pending_folder(tmp_path / "c.h5").glob("*.hdf5"))
+    damaged.write_bytes(damaged.read_bytes()[:900])
+    try:
+        with pytest.raises(ValueError, match=r"Cannot read .*b\.h5"):
+            len(load_episodes(tmp_path))
+        dataset = load_episodes(tmp_path, on_error="skip")
+        assert [len(episode) for episode in dataset] == [5, 6, 5, 6, 8]
+        assert ["b.h5" in reason for reason in dataset.skipped] == [True, False]
+        assert damaged.name in dataset.skipped[1]
+    finally:
+        damaged.unlink()
+        writer.close()

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from libero_reward_envs.agents import RelabelReplayBuffer, fill_replay_buffer
 from libero_reward_envs.data.episodes import Episode
+from libero_reward_envs.reward_models.base import Transitions
 from libero_reward_envs.reward_models.rrd import RRDRewardModel
 from libero_reward_envs.wrappers import LearnedReward, VecLearnedReward
+from libero_reward_envs.wrappers.episode_rewards import EpisodeRewards
 from libero_reward_envs.wrappers.reward_mix import REWARD_MODES, RewardMix
 
 GOLDEN = Path(__file__).parents[1] / "data/reward_metrics/potential_shaping.npz"
@@ -208,8 +210,8 @@ def test_all_envs_of_a_vector_are_one_batch(mode, expected):
     venv.reset()
     for _ in range(6):
         venv.step(np.zeros((4, 1), np.float32))
-    # Each mode that compares: one check, and the first observations of both episodes.
-    assert model.batches == (expected or [4, 4, 4, 4, 4, 4, 4, 4, 4])
+    # Where observations are compared: two checks a step, and the first observations of episodes.
+    assert model.batches == (expected or 6 * [4, 4, 4] + 2 * [4])
 
 
 def make_buffer(**arguments):
@@ -277,3 +279,93 @@ def test_an_unknown_argument_is_refused():
     wrong: Any = {"env_wieght": 2.0}
     with pytest.raises(TypeError, match="env_wieght"):
         LearnedReward(TrackEnv([0, 1]), ShownScore(), **wrong)
+
+
+class LearningScore(ShownScore):
+    """Scores everything higher by one after each step."""
+
+    def __init__(self):
+        self.bias = 0.0
+
+    def compute_reward(self, transitions):
+        return super().compute_reward(transitions) + np.float32(self.bias)
+
+
+@pytest.mark.parametrize("mode", ["difference", "potential"])
+def test_what_a_model_learns_between_steps_is_no_reward(mode):
+    model = LearningScore()
+    transitions = Transitions(
+        {"state": np.full((1, 1), 0.5, np.float32)},
+        np.zeros((1, 1), np.float32),
+        {"state": np.full((1, 1), 0.5, np.float32)},
+        np.zeros(1, bool),
+    )
+    rewards = EpisodeRewards(RewardMix(mode, gamma=1.0), 1, model_learns=True)
+    for _ in range(4):
+        total, _ = rewards.compute(model, transitions, [0.0], np.array([False]))
+        assert total.tolist() == [0.0]
+        model.bias += 1.0
+
+
+class ActionScore(ShownScore):
+    """Reads the action, too, which a first action of zero does not show."""
+
+    def compute_reward(self, transitions):
+        return super().compute_reward(transitions) + 5 * transitions.actions[:, 0]
+
+
+def test_a_first_action_of_zero_does_not_hide_that_a_model_reads_it():
+    env = LearnedReward(TrackEnv([0, 1, 2]), ActionScore(), mode="difference")
+    env.reset()
+    with pytest.raises(ValueError, match="Use mode 'replace' or 'mix'"):
+        env.step(np.zeros(1, np.float32))
+
+
+def test_a_model_that_agrees_with_the_env_was_applied_all_the_same():
+    class Success(ShownScore):
+        def compute_reward(self, transitions):
+            return (super().compute_reward(transitions) >= 1).astype(np.float32)
+
+    env = LearnedReward(TrackEnv([0, 0.25, 0.5, 1]), Success())
+    play(env)
+    assert env.reward_mix.n_changed == 0
+    env.reward_mix.check_used()
+    silent = LearnedReward(TrackEnv([0, 0.25, 0.5], terminates=False), Success())
+    play(silent, 1)
+    with pytest.raises(RuntimeError, match="changed none of 1 rewards"):
+        silent.reward_mix.check_used()
+
+
+def test_a_limit_outside_is_warned_of_where_the_end_is_paid():
+    env = TimeLimit(LearnedReward(TrackEnv([0, 1, 2, 3]), ShownScore(), mode="terminal"), 2)
+    assert play(env)[0].tolist() == [0.0, 0.0]
+    with pytest.warns(UserWarning, match="paid nothing for it. Put time limits inside"):
+        env.reset()
+
+
+def test_normalised_observations_are_refused():
+    venv = VecNormalize(DummyVecEnv([lambda: TrackEnv([0, 1])]))
+    with pytest.raises(ValueError, match="Put it outside the learned reward"):
+        VecLearnedReward(venv, ShownScore())
+
+
+def test_a_rule_of_before_is_taken_over():
+    rule = RewardMix("mix", 2.0)
+    state = {name: vars(rule)[name] for name in ("mode", "env_weight", "n_changed", "n_rewards")}
+    old = RewardMix.__new__(RewardMix)
+    old.__setstate__(state)
+    assert old.settings == rule.settings
+    buffer = make_buffer(reward_model=ShownScore())
+    fill_replay_buffer(buffer, [make_episode([0, 1, 2])])
+    arrays, values = buffer.get_state()
+    arrays = {name: array.copy() for name, array in arrays.items()}
+    of_before = {k: v for k, v in values.items() if not k.startswith("success_")}
+    other = make_buffer(reward_model=ShownScore())
+    other.set_state(arrays, of_before)
+    assert other.get_state()[1] == values
+
+
+def test_a_buffer_is_filled_with_the_envs_own_rewards_whatever_model_is_named():
+    buffer = make_buffer(reward_model=ShownScore())
+    fill_replay_buffer(buffer, [make_episode([0, 0.5, 0.75])], buffer.reward_model)
+    assert buffer.rewards[:2, 0].tolist() == [0.0, 1.0]
