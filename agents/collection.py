@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,18 +11,19 @@ import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
-from libero_reward_envs.agents.experts import ScriptedExpert, ScriptedPolicy, make_expert
-from libero_reward_envs.agents.failures import failure_kinds, make_failing
+from libero_reward_envs.agents.attempts import Attempts, is_success_wanted
+from libero_reward_envs.agents.experts import ScriptedExpert, make_expert
+from libero_reward_envs.agents.failures import failure_kinds
 from libero_reward_envs.data.episode_writer import EpisodeWriter
-from libero_reward_envs.data.episodes import Episode, EpisodeDataset, EpisodeSummary
-from libero_reward_envs.data.hdf5 import load_episodes, pending_files
+from libero_reward_envs.data.episodes import EpisodeDataset, EpisodeSummary
+from libero_reward_envs.data.formats import load_episodes
+from libero_reward_envs.data.hdf5 import pending_files
 from libero_reward_envs.envs.tasks import Task
-from libero_reward_envs.wrappers.record_episodes import RecordEpisodes
 
 logger = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 20  # for one episode of the wanted outcome
-EXPERT = "expert"  # the kind of an episode that the expert itself acts in
+# What the settings of files are that were made before these settings were known.
+_FORMER = {"steps_after_success": 0, "expert_noise": 0.0}
 
 
 def collect_episodes(
@@ -36,6 +36,8 @@ def collect_episodes(
     obs_type: str = "state",
     assets: str | os.PathLike[str] = "auto",
     failures: Sequence[str] | None = None,
+    steps_after_success: int = 0,
+    expert_noise: float = 0.0,
     progress: bool = True,
     **env_arguments: Any,
 ) -> EpisodeDataset:
@@ -48,6 +50,10 @@ def collect_episodes(
     Episode i depends on `seed` and i alone. So a run that was stopped, or killed, is continued by
     the same call, a longer one too, with the episodes that an uninterrupted run would have made.
 
+    A success ends at once, or `steps_after_success` later: then the policy acts on, the expert
+    standing still once its script is over, and the rewards, 0 or 1, say at each step whether the
+    task is solved then. An episode that was solved once is a success.
+
     Args:
         task: A task that has an expert, or its `suite/name`.
         n_episodes: Episodes that the file is to hold.
@@ -57,8 +63,12 @@ def collect_episodes(
         obs_type: "state" or "pixels_state". The experts need the state.
         assets: The object models, as `LiberoEnv` takes them.
         failures: Kinds of failure that take turns; None for all that the task has.
+        steps_after_success: Steps after the first one with success, unless the time is over.
+        expert_noise: Standard deviation of the noise on the expert's movements, of size 1. Without
+            it, an initial state always leads to the same success.
         progress: Whether to show a bar.
-        **env_arguments: Further arguments of `LiberoEnv`, e.g. `image_size`.
+        **env_arguments: Further arguments of `LiberoEnv`, e.g. `image_size`, or of `gym.make`,
+            e.g. `max_episode_steps`.
 
     Returns:
         All episodes of the file.
@@ -70,100 +80,62 @@ def collect_episodes(
         OSError: If an episode cannot be written. Those before it stay readable.
     """
     expert = make_expert(task)
-    kinds = _check_arguments(expert, n_episodes, success_fraction, obs_type, failures)
+    kinds = check_arguments(
+        expert, n_episodes, success_fraction, obs_type, failures, steps_after_success, expert_noise
+    )
     settings = {
         "seed": seed,
         "success_fraction": float(success_fraction),
         "failures": list(kinds),
         "obs_type": obs_type,
-        **{name: _as_json(value) for name, value in sorted(env_arguments.items())},
+        "steps_after_success": steps_after_success,
+        "expert_noise": float(expert_noise),
+        **{name: as_json(value) for name, value in sorted(env_arguments.items())},
     }
+    if steps_after_success:
+        env_arguments["terminate_on_success"] = False
     path = Path(out)
     with _open_writer(path) as writer:
         n_done = _check_continues(path, expert.task, settings)
         if n_done < n_episodes:
-            env = _start_env(expert.task, path, obs_type, assets, env_arguments)
+            env = start_env(expert.task, path, obs_type, assets, env_arguments)
             try:
-                collector = _Collector(env, expert, kinds, settings)
-                collector.fill(writer, n_done, n_episodes, progress=progress)
+                attempts = Attempts(env, expert, kinds, settings)
+                outcomes = [is_success_wanted(i, success_fraction) for i in range(n_episodes)]
+                _fill(writer, attempts, n_done, outcomes, progress=progress)
             finally:
                 env.close()
     return load_episodes(path)
 
 
-class _Collector:
-    """Makes episode i of the wanted outcome, from the seed and i alone."""
-
-    def __init__(
-        self,
-        env: gym.Env[Any, np.ndarray],
-        expert: ScriptedExpert,
-        kinds: Sequence[str],
-        settings: Mapping[str, Any],
-    ):
-        self._episodes: list[Episode] = []
-        self._env = RecordEpisodes(env, self._episodes.append)
-        self._expert = expert
-        self._kinds = kinds
-        self._settings = settings
-        self._n_thrown = 0
-
-    def fill(self, writer: EpisodeWriter, n_done: int, n_episodes: int, *, progress: bool) -> None:
-        """Write the episodes from `n_done` on, with a bar."""
-        share = self._settings["success_fraction"]
-        outcomes = [_is_success_wanted(index, share) for index in range(n_episodes)]
-        with tqdm(
-            desc="collect", unit="episode", initial=n_done, total=n_episodes, disable=not progress
-        ) as bar:
-            for index in range(n_done, n_episodes):
-                n_failures = outcomes[:index].count(False)
-                writer.append(self.collect(index, outcomes[index], n_failures))
-                bar.update()
-                bar.set_postfix(thrown_away=self._n_thrown)
-
-    def collect(self, index: int, success: bool, n_failures: int) -> Episode:
-        """Return episode `index`, before which there are `n_failures` failures."""
-        for attempt in range(MAX_ATTEMPTS):
-            entropy = np.random.SeedSequence(self._settings["seed"], spawn_key=(index, attempt))
-            rng = np.random.default_rng(entropy)
-            kind = EXPERT if success else self._kinds[(n_failures + attempt) % len(self._kinds)]
-            episode = self._attempt(index, attempt, kind, rng)
-            if episode.success == success:
-                return episode
-            self._n_thrown += 1
-        wanted = "successes" if success else "failures"
-        raise RuntimeError(
-            f"Expected {wanted} on {self._expert.task.id}, got none in {MAX_ATTEMPTS} attempts at "
-            f"episode {index}. Try other `assets` or `failures`."
-        )
-
-    def _attempt(self, index: int, attempt: int, kind: str, rng: np.random.Generator) -> Episode:
-        policy: ScriptedPolicy = self._expert
-        if kind != EXPERT:
-            policy = make_failing(self._expert, kind, rng)
-        self._env.episode_metadata = {
-            "collection": dict(self._settings),
-            "episode": index,
-            "attempt": attempt,
-            "policy": kind,
-        }
-        self._episodes.clear()
-        observation, _ = self._env.reset(seed=int(rng.integers(2**31)))
-        policy.reset()
-        while not self._episodes:
-            action, _ = policy.predict(observation)
-            observation, *_ = self._env.step(action)
-        return self._episodes[0]
+def _fill(
+    writer: EpisodeWriter, attempts: Attempts, n_done: int, outcomes: list[bool], *, progress: bool
+) -> None:
+    """Write the episodes from `n_done` on, with a bar."""
+    with tqdm(
+        desc="collect", unit="episode", initial=n_done, total=len(outcomes), disable=not progress
+    ) as bar:
+        for index in range(n_done, len(outcomes)):
+            n_failures = outcomes[:index].count(False)
+            writer.append(attempts.collect(index, outcomes[index], n_failures))
+            bar.update()
+            bar.set_postfix(thrown_away=attempts.n_thrown)
 
 
-def _check_arguments(
+def check_arguments(
     expert: ScriptedExpert,
     n_episodes: int,
     success_fraction: float,
     obs_type: str,
     failures: Sequence[str] | None,
+    steps_after_success: int,
+    expert_noise: float,
 ) -> tuple[str, ...]:
-    """The kinds of failure to use, once the arguments are known to be right."""
+    """Return the kinds of failure to use, or raise ValueError, for `collect_episodes`."""
+    if steps_after_success < 0:
+        raise ValueError(f"`steps_after_success` must be at least 0, got {steps_after_success}.")
+    if not 0 <= expert_noise < float("inf"):
+        raise ValueError(f"`expert_noise` must be at least 0, got {expert_noise}.")
     if n_episodes < 1:
         raise ValueError(f"`n_episodes` must be at least 1, got {n_episodes}.")
     if not 0.0 <= success_fraction <= 1.0:
@@ -184,32 +156,23 @@ def _check_arguments(
     return kinds
 
 
-def _is_success_wanted(index: int, success_fraction: float) -> bool:
-    """Whether episode `index` is a success; of the first n, `success_fraction` n rounded are."""
-    before, after = (
-        # The small number takes back what is lost on decimal fractions such as 0.3.
-        math.floor(n * success_fraction + 0.5 + 1e-9)
-        for n in (index, index + 1)
-    )
-    return after > before
-
-
-def _start_env(
+def start_env(
     task: Task,
-    path: Path,
+    path: Path | None,
     obs_type: str,
     assets: str | os.PathLike[str],
     env_arguments: Mapping[str, Any],
 ) -> gym.Env[Any, np.ndarray]:
-    """The running environment, on the assets that the file's episodes were made with."""
+    """Return the running environment, on the assets that the file's episodes were made with."""
     env = gym.make(
         "Libero-v0", suite=task.suite, task=task.name, obs_type=obs_type, assets=assets,
         **env_arguments,
     )  # fmt: skip
     try:
         _, info = env.reset(seed=0)
-        for summary in _summaries(path)[:1]:
-            _check_same(path, "assets", summary.metadata.get("assets"), info["assets"])
+        if path is not None:
+            for summary in _summaries(path)[:1]:
+                _check_same(path, "assets", summary.metadata.get("assets"), info["assets"])
     except BaseException:
         env.close()
         raise
@@ -228,7 +191,7 @@ def _check_continues(path: Path, task: Task, settings: Mapping[str, Any]) -> int
                 f"but its episode {index} is from elsewhere. Choose another file."
             )
         for name in sorted(made.keys() | settings.keys()):
-            _check_same(path, name, made.get(name), settings.get(name))
+            _check_same(path, name, made.get(name, _FORMER.get(name)), settings.get(name))
     return len(summaries)
 
 
@@ -261,5 +224,6 @@ def _open_writer(path: Path) -> Iterator[EpisodeWriter]:
     writer.close()
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """Return an argument as JSON would give it back."""
     return list(value) if isinstance(value, tuple) else value

@@ -30,12 +30,20 @@ class TrainClassifierArgs:
     chosen. Everything the model must know later is stored with it.
     """
 
-    positive_dir: Path
-    """Folder, or HDF5 file, of trajectories with success."""
-    negative_dir: Path
-    """Folder, or HDF5 file, of trajectories without."""
     output_checkpoint: Path
     """The checkpoint, such as ./checkpoints/reward_model.pt; its folder is made if needed."""
+    positive_dir: Annotated[
+        Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(this or --data)")
+    ] = None
+    """Folder, or HDF5 file, of trajectories with success."""
+    negative_dir: Annotated[
+        Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(this or --data)")
+    ] = None
+    """Folder, or HDF5 file, of trajectories without."""
+    data: Annotated[
+        Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(this or two folders)")
+    ] = None
+    """HDF5 file of both, as `libero-reward collect --out` writes it."""
     out: Annotated[
         Path | None,
         tyro.conf.arg(
@@ -63,9 +71,18 @@ class TrainClassifierArgs:
     batch_size: int = 32
     """Frames a step of Adam."""
     epochs: int = 100
-    """How often every frame is learnt from."""
+    """How often every frame, or --frames-per-epoch of them, are learnt from."""
+    frames_per_epoch: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all)")
+    ] = None
+    """About how many frames are drawn for each epoch, as many of each label if they are balanced:
+    frames of one episode are much alike."""
+    max_shift_px: int = 0
+    """Shift training images at random by up to this many pixels."""
     lr: float = 1e-4
     """Learning rate of Adam."""
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    """Whether it stays, or falls to zero over the epochs."""
     weight_decay: float = 0.0
     """Of Adam, decoupled from the gradient."""
     balance: bool = True
@@ -96,16 +113,11 @@ class TrainClassifierArgs:
 
 def main(args: TrainClassifierArgs) -> None:
     """Read, show, fit, save."""
-    from libero_reward_envs.data.frames import (
-        RewardDataset,
-        split_trajectories,
-        visualize_positive,
-    )
+    from libero_reward_envs.data.frame_pictures import visualize_positive
+    from libero_reward_envs.data.frames import split_trajectories
 
     out = _choose_out(args)
-    dataset = RewardDataset(
-        args.positive_dir, args.negative_dir, image_keys=args.image_key, image_size=args.image_size
-    )
+    dataset = _read_data(args)
     print(dataset.describe())
     if args.visualize_positive:
         pictures = visualize_positive(dataset, args.vis_output_dir)
@@ -122,6 +134,21 @@ def main(args: TrainClassifierArgs) -> None:
         f"Best of {args.epochs} epochs by held-out average precision: {best['epoch']}\n"
         f"Held out:\n{_tabulate(model.training['quality'])}\n"
         f"Checkpoint: {args.output_checkpoint}\nReward model and curves: {out}"
+    )
+
+
+def _read_data(args: TrainClassifierArgs) -> "RewardDataset":
+    from libero_reward_envs.data.frames import RewardDataset
+
+    images: dict[str, Any] = {"image_keys": args.image_key, "image_size": args.image_size}
+    folders = (args.positive_dir, args.negative_dir)
+    if args.data is not None and folders == (None, None):
+        return RewardDataset.from_episodes(args.data, **images)
+    if args.data is None and folders[0] is not None and folders[1] is not None:
+        return RewardDataset(folders[0], folders[1], **images)
+    raise ValueError(
+        "Expected either --data, for one file, or both --positive-dir and --negative-dir, got "
+        f"--data {args.data}, --positive-dir {folders[0]}, --negative-dir {folders[1]}."
     )
 
 
@@ -166,11 +193,12 @@ def _fit(
 
     is_pretrained = args.pretrained_encoder_path is not None
     history: list[Mapping[str, float]] = []
-    with tqdm(total=args.epochs * len(train), desc="classifier", unit="frame") as bar:
+    n_frames = min(len(train), args.frames_per_epoch or len(train))
+    with tqdm(total=args.epochs * n_frames, desc="classifier", unit="frame") as bar:
 
         def show(report: Mapping[str, float]) -> None:
             bar.set_postfix(_shorten(report), refresh=False)
-            bar.update(int(report["epoch"]) * len(train) - bar.n)
+            bar.update(int(report["epoch"]) * n_frames - bar.n)
             history.append(report)
             _write_curves(out / CURVES_FILE, history)
 
@@ -190,8 +218,11 @@ def _fit(
             n_epochs=args.epochs,
             batch_size=args.batch_size,
             learning_rate=args.lr,
+            lr_schedule=args.lr_schedule,
             weight_decay=args.weight_decay,
             balance=args.balance,
+            frames_per_epoch=args.frames_per_epoch,
+            max_shift_px=args.max_shift_px,
             target_false_positive_rate=args.target_false_positive_rate,
             seed=args.seed,
             device=args.device,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from libero_reward_envs.data.episodes import EpisodeDataset
-from libero_reward_envs.data.hdf5 import load_episodes
+from libero_reward_envs.data.formats import load_episodes
 from libero_reward_envs.envs.tasks import SUITES, task_names
 
 _NO_SUITE = "no suite"
@@ -20,17 +20,7 @@ def read_dataset(path: Path, env: str | None) -> EpisodeDataset:
         ValueError: If it cannot be read, the suite is not known, or no episode is of it.
     """
     dataset = load_episodes(path)
-    try:
-        n_episodes = len(dataset)
-    except ValueError as error:
-        if not path.is_dir():
-            raise
-        raise ValueError(
-            f"{str(path)!r} is a folder, not a file of episodes. Expected HDF5 as "
-            "`libero-reward collect` or `EpisodeWriter` writes it; convert other datasets, such "
-            f"as RLDS, first. ({error})"
-        ) from error
-    if not n_episodes:
+    if not len(dataset):
         raise ValueError(f"{str(path)!r} holds no episodes.")
     return dataset if env is None else select_suite(dataset, env, str(path))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from libero_reward_envs.data.episodes import Episode, EpisodeDataset
+from libero_reward_envs.reward_models import frame_scores
 from libero_reward_envs.reward_models.base import RewardModel, check_rewards
 
 Quality = dict[str, float | int | str | None]
@@ -156,33 +157,19 @@ def judge_scores(scored: Sequence[ScoredEpisode]) -> Quality:
 
 
 def compute_auroc(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    """Return the probability that a true label scores above a false one, ties counting half.
-
-    None if the labels are all the same.
-    """
-    from scipy.stats import rankdata
-
+    """Return `frame_scores.compute_auroc`, or None if the labels are all the same."""
     labels = np.asarray(labels, bool)
-    n_true, n_false = int(labels.sum()), int((~labels).sum())
-    if not n_true or not n_false:
+    if labels.all() or not labels.any():
         return None
-    rank_sum = rankdata(scores)[labels].sum()
-    return float((rank_sum - n_true * (n_true + 1) / 2) / (n_true * n_false))
+    return frame_scores.compute_auroc(np.asarray(scores), labels)
 
 
 def compute_average_precision(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    """Return the mean precision over the recalls gained, one threshold for each distinct score.
-
-    None if no label is true.
-    """
+    """Return `frame_scores.compute_average_precision`, or None if no label is true."""
     labels = np.asarray(labels, bool)
     if not labels.any():
         return None
-    order = np.argsort(-np.asarray(scores), kind="stable")
-    last_of_ties = np.append(np.flatnonzero(np.diff(np.asarray(scores)[order])), len(order) - 1)
-    hits = np.cumsum(labels[order])[last_of_ties]
-    precision = hits / (last_of_ties + 1)
-    return float((np.diff(hits, prepend=0) / labels.sum() * precision).sum())
+    return frame_scores.compute_average_precision(np.asarray(scores), labels)
 
 
 def compute_spearman(a: np.ndarray, b: np.ndarray) -> float | None:

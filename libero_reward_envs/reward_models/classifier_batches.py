@@ -13,6 +13,7 @@ from libero_reward_envs.data.frame_stream import FrameStream
 from libero_reward_envs.data.frames import RewardDataset
 from libero_reward_envs.data.hdf5_frames import OpenFiles
 from libero_reward_envs.reward_models.binary_classifier import BinaryRewardClassifier
+from libero_reward_envs.reward_models.frame_draw import Batch, FrameDraw, shift_images
 from libero_reward_envs.reward_models.frame_scores import FrameScores
 
 logger = logging.getLogger(__name__)
@@ -28,8 +29,8 @@ class ClassifierBatches:
     """Gives a network features in shuffled batches to learn from, and scores held-out frames.
 
     A frozen trunk sees every frame once: its features are kept in memory if they fit. Otherwise
-    images are read from disk in every epoch. Trajectories that turn out to be damaged are named in
-    the log and left out.
+    images are read from disk in every epoch, and may be shifted. Trajectories that turn out to be
+    damaged are named in the log and left out.
 
     Args:
         classifier: The network, where it computes.
@@ -39,9 +40,12 @@ class ClassifierBatches:
         seed: Decides the order, with the epoch.
         n_workers: Processes that read; 0 for this one.
         max_cache_bytes: How much memory features may take.
+        draw: Which frames each epoch gives.
+        max_shift_px: By how much images are shifted at random in training, in pixels.
 
     Attributes:
         keeps_features: Whether features are kept in memory.
+        draw: As above.
     """
 
     def __init__(
@@ -54,9 +58,12 @@ class ClassifierBatches:
         seed: int,
         n_workers: int,
         max_cache_bytes: int,
+        draw: FrameDraw,
+        max_shift_px: int = 0,
     ) -> None:
         self._classifier, self._train, self._holdout = classifier, train, holdout
         self._batch_size, self._seed = batch_size, seed
+        self.draw, self._max_shift_px = draw, max_shift_px
         self._device = next(classifier.parameters()).device
         blocks = 2 * max(1, 1024 // batch_size)
         stream = FrameStream(
@@ -69,21 +76,36 @@ class ClassifierBatches:
             stream, batch_size=None, num_workers=n_workers, generator=generator
         )
         n_bytes = (len(train) + len(holdout)) * _count_bytes(classifier)
-        self.keeps_features = classifier.freeze_encoder and n_bytes <= max_cache_bytes
+        self.keeps_features = (
+            classifier.freeze_encoder and n_bytes <= max_cache_bytes and not max_shift_px
+        )
         self._kept: tuple[Labelled, Labelled] | None = None
 
     def iterate(self, epoch: int) -> Iterator[tuple[Features, torch.Tensor]]:
         """Return features and labels, (B,) float32, of an epoch's batches, on the device."""
+        rng = np.random.default_rng([self._seed, epoch])
         if not self.keeps_features:
-            self._stream.set_epoch(epoch)
-            for images, labels in self._loader:
+            for images, labels in self._read_images(epoch, rng):
                 yield self._compute_features(images), labels.to(self._device)
             return
         features, labels, _ = self._keep()[0]
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(labels))
+        order = rng.permutation(len(labels))
+        if not self.draw.keeps_all:
+            order = order[self.draw.choose(labels[torch.from_numpy(order)], rng).numpy()]
         for rows in torch.from_numpy(order).split(self._batch_size):
             part = {key: value[rows].to(self._device) for key, value in features.items()}
             yield part, labels[rows].to(self._device)
+
+    def _read_images(self, epoch: int, rng: np.random.Generator) -> Iterator[Batch]:
+        self._stream.set_epoch(epoch)
+        batches: Iterator[Batch] = iter(self._loader)
+        if not self.draw.keeps_all:
+            batches = self.draw.thin(batches, self._batch_size, rng)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        for images, labels in batches:
+            if self._max_shift_px:
+                images = shift_images(images, self._max_shift_px, generator)
+            yield images, labels
 
     def score(self) -> FrameScores:
         """Return the logits of all held-out frames, in evaluation mode, whatever it was before."""

@@ -15,12 +15,15 @@ from libero_reward_envs.reward_models.classifier import ClassifierRewardModel
 from libero_reward_envs.reward_models.classifier_batches import ClassifierBatches
 from libero_reward_envs.reward_models.classifier_record import describe_data, finish_classifier
 from libero_reward_envs.reward_models.classifier_run import ClassifierRun, train_with_checkpoints
+from libero_reward_envs.reward_models.frame_draw import FrameDraw
+from libero_reward_envs.reward_models.resnet10 import check_choice
 
 # What is stored with the model; the others do not change what is learnt, but for rounding.
 _STORED = (
     *("image_keys", "image_size", "backbone", "use_pretrain", "freeze_encoder", "hidden_dim"),
     *("num_spatial_blocks", "padding", "normalization", "n_epochs", "batch_size"),
     *("learning_rate", "weight_decay", "balance", "target_false_positive_rate", "seed"),
+    *("frames_per_epoch", "max_shift_px", "lr_schedule"),
 )
 # A run may be continued for longer, and the threshold is chosen after it.
 _MAY_DIFFER = ("n_epochs", "target_false_positive_rate")
@@ -57,8 +60,11 @@ def fit_classifier(
     n_epochs: int = 100,
     batch_size: int = 32,
     learning_rate: float = 1e-4,
+    lr_schedule: str = "constant",
     weight_decay: float = 0.0,
     balance: bool = True,
+    frames_per_epoch: int | None = None,
+    max_shift_px: int = 0,
     target_false_positive_rate: float = 0.01,
     seed: int = 0,
     device: str | torch.device = "cpu",
@@ -92,11 +98,16 @@ def fit_classifier(
         num_spatial_blocks: See there.
         padding: See there.
         normalization: See there.
-        n_epochs: How often every frame is learnt from.
+        n_epochs: How often every frame, or `frames_per_epoch` of them, are learnt from.
         batch_size: Frames a step of Adam.
-        learning_rate: Of Adam.
+        learning_rate: Of Adam, in the first epoch.
+        lr_schedule: "constant", or "cosine" for a learning rate that falls to zero as a half cosine
+            over `n_epochs`, which cannot be changed then when a run goes on.
         weight_decay: Of Adam, decoupled (AdamW); 0 is Adam.
         balance: Whether both labels weigh the same, whatever their number.
+        frames_per_epoch: About how many frames are drawn anew for each epoch, see `FrameDraw`; None
+            for all.
+        max_shift_px: By up to how many pixels training images are shifted each way, at random.
         target_false_positive_rate: Share of held-out frames without success that may be taken for
             success, in [0, 1).
         seed: Draws the initial weights, the order of the frames and what dropout drops.
@@ -135,6 +146,8 @@ def fit_classifier(
         seed=seed,
         n_workers=n_workers,
         max_cache_bytes=max_cache_bytes,
+        draw=FrameDraw(*train.class_counts(), frames_per_epoch, balance),
+        max_shift_px=max_shift_px,
     )
     run = ClassifierRun(
         classifier,
@@ -144,6 +157,7 @@ def fit_classifier(
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         seed=seed,
+        n_decay_epochs=n_epochs if lr_schedule == "cosine" else None,
     )
 
     def tell(report: Mapping[str, float], is_best: bool) -> None:
@@ -152,7 +166,8 @@ def fit_classifier(
         if on_progress is not None:
             on_progress(report)
 
-    belongs_to = {k: v for k, v in settings.items() if k not in _MAY_DIFFER} | about
+    may_differ = _MAY_DIFFER if lr_schedule == "constant" else _MAY_DIFFER[1:]
+    belongs_to = {k: v for k, v in settings.items() if k not in may_differ} | about
     folder = None if checkpoint_folder is None else Path(checkpoint_folder)
     train_with_checkpoints(run, n_epochs, folder, belongs_to, tell, on_batch)
     return finish_classifier(run, settings, about)
@@ -169,13 +184,19 @@ def _make_classifier(
 
 
 def _check_numbers(settings: Mapping[str, Any]) -> None:
-    for name in ("n_epochs", "batch_size"):
-        if settings[name] < 1:
+    check_choice("lr_schedule", settings["lr_schedule"], ("constant", "cosine"))
+    for name in ("n_epochs", "batch_size", "frames_per_epoch"):
+        if settings[name] is not None and settings[name] < 1:
             raise ValueError(f"`{name}` must be at least 1, got {settings[name]}.")
     if not 0 < settings["learning_rate"] < math.inf:
         raise ValueError(f"`learning_rate` must be positive, got {settings['learning_rate']}.")
     if not 0 <= settings["weight_decay"] < math.inf:
         raise ValueError(f"`weight_decay` must not be negative, got {settings['weight_decay']}.")
+    if not 0 <= settings["max_shift_px"] < min(settings["image_size"][1:]):
+        raise ValueError(
+            f"`max_shift_px` must be at least 0 and less than the image, got "
+            f"{settings['max_shift_px']}."
+        )
     if not 0 <= settings["target_false_positive_rate"] < 1:
         raise ValueError(
             "`target_false_positive_rate` must be in [0, 1), got "

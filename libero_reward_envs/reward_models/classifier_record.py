@@ -86,8 +86,14 @@ def _measure_threshold(
 
 
 def describe_data(train: RewardDataset, holdout: RewardDataset) -> dict[str, Any]:
-    """Return counts, names and a hash of each side; folders by name, not by path."""
+    """Return counts, names and a hash of each side; folders by name, not by path.
+
+    With them stands "orientation", how the images were turned, if all trajectories say the same.
+    """
     about: dict[str, Any] = {}
+    turned = {source.orientation for side in (train, holdout) for source in side.sources}
+    if len(turned) == 1 and None not in turned:
+        about["orientation"] = turned.pop()
     for name, dataset in (("train", train), ("holdout", holdout)):
         n_negative, n_positive = dataset.class_counts()
         names = [f"{source.folder}/{source.name}" for source in dataset.sources]

@@ -29,7 +29,8 @@ class ClassifierRun:
     balanced, w_i = 1 / (2 s) for label 1 and 1 / (2 (1 - s)) for label 0, s the share of label 1,
     and b = log((1 - s) / s); otherwise w_i = 1 and b = 0. The weights alone would make the network
     believe that half of all frames are successes; b takes this belief, so that sigmoid(z_i) is the
-    probability at the share that the data have.
+    probability at the share that the data have. Where an epoch is drawn (`FrameDraw`), w_i has the
+    share of label 1 among the frames drawn, and b that of all.
 
     The best epoch has the highest average precision on held-out frames; of equals, the one of the
     lowest held-out loss, and of these the first.
@@ -40,6 +41,8 @@ class ClassifierRun:
         positive_share: s.
         balance: Whether both labels weigh the same.
         learning_rate: Of Adam.
+        n_decay_epochs: Over how many epochs the learning rate falls to zero, as a half cosine; None
+            to keep it.
         weight_decay: Of Adam, decoupled from the gradient (AdamW).
         seed: Decides what dropout drops.
     """
@@ -54,13 +57,16 @@ class ClassifierRun:
         learning_rate: float,
         weight_decay: float,
         seed: int,
+        n_decay_epochs: int | None = None,
     ) -> None:
         self.classifier, self.batches = classifier, batches
         trained = [value for value in classifier.parameters() if value.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=weight_decay)
+        self._learning_rate, self._n_decay_epochs = learning_rate, n_decay_epochs
         odds = positive_share / (1 - positive_share)
         self._shift = -math.log(odds) if balance else 0.0
-        self._weights = (0.5 / (1 - positive_share), 0.5 / positive_share) if balance else (1, 1)
+        self._weights = _weigh(positive_share) if balance else (1, 1)
+        self._train_weights = _weigh(batches.draw.positive_share) if balance else (1, 1)
         with torch.no_grad():  # begin where z + b is as without b
             last = classifier.classifier[-1]
             assert isinstance(last, torch.nn.Linear)
@@ -76,12 +82,14 @@ class ClassifierRun:
         return max(self.history, key=_merit)  # the first of equals
 
     def train_epoch(self, on_batch: Callable[[int], object] | None = None) -> bool:
-        """Train on every frame once, score the held-out ones, and return whether it is the best.
+        """Train for an epoch, score the held-out frames, and return whether it is the best so far.
 
         Raises:
             RuntimeError: If the loss is no longer finite.
         """
         epoch = len(self.history) + 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate * self._decay(epoch)
         devices = [self._device] if self._device.type == "cuda" else []
         # Dropout knows only torch's global generator, which gets its state back afterwards.
         with torch.random.fork_rng(devices):
@@ -129,12 +137,18 @@ class ClassifierRun:
     def _device(self) -> torch.device:
         return next(self.classifier.parameters()).device
 
+    def _decay(self, epoch: int) -> float:
+        """Return the factor of the learning rate in an epoch, counted from 1."""
+        if self._n_decay_epochs is None:
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (epoch - 1) / self._n_decay_epochs))
+
     def _train_batches(self, epoch: int, on_batch: Callable[[int], object] | None) -> Report:
         self.classifier.train()
         total, n_right, n = torch.zeros((), dtype=torch.float64, device=self._device), 0, 0
         for features, labels in self.batches.iterate(epoch):
             logits = self.classifier.classify(features)
-            weights = torch.where(labels == 1, self._weights[1], self._weights[0])
+            weights = torch.where(labels == 1, self._train_weights[1], self._train_weights[0])
             loss = functional.binary_cross_entropy_with_logits(
                 logits + self._shift, labels, weights
             )
@@ -146,6 +160,8 @@ class ClassifierRun:
             n += len(labels)
             if on_batch is not None:
                 on_batch(len(labels))
+        if not n:
+            raise RuntimeError("No frame was drawn for an epoch. Raise `frames_per_epoch`.")
         mean = float(total) / n
         if not math.isfinite(mean):
             raise RuntimeError(
@@ -205,6 +221,11 @@ def train_with_checkpoints(
             arrays, values = run.get_state()
             content = {"belongs_to": dict(belongs_to), "run": values}
             write_checkpoint(folder, len(run.history), arrays, content)
+
+
+def _weigh(positive_share: float) -> tuple[float, float]:
+    """Return the weights of labels 0 and 1 with which both count the same."""
+    return 0.5 / (1 - positive_share), 0.5 / positive_share
 
 
 def _merit(report: Mapping[str, float]) -> tuple[float, float]:

@@ -52,6 +52,7 @@ class ResNet18(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return features (n, 512, h, w) of images (n, 3, H, W), uint8; h = H / 32, rounded up."""
         x = normalize_images(images, self.normalization, self.conv1.weight.dtype)
-        x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = functional.max_pool2d(x, 3, 2, 1)
+        # The rectifier comes after the pooling: the values are the same, of a quarter as many.
+        x = functional.max_pool2d(self.bn1(self.conv1(x)), 3, 2, 1)
+        x = functional.relu(x, inplace=True)
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -145,3 +146,77 @@ def make_plane_env() -> Callable[..., Callable[[], gym.Env]]:
         return lambda: Monitor(TimeLimit(PlaneEnv(observations), max_steps))
 
     return make
+
+
+class SquareEnv(gym.Env[Any, np.ndarray]):
+    """A square at a random place, seen as an image; every second episode ends with success.
+
+    Episodes take 6 steps. The last one pays 1 in an episode of success.
+    """
+
+    def __init__(
+        self, image_size: int = 40, cameras: tuple[str, ...] = ("front",), is_solved: bool = True
+    ) -> None:
+        self.shape = (image_size, image_size, 3)
+        box = gym.spaces.Box(0, 255, self.shape, np.uint8)
+        self.keys = [f"{name}_image" for name in cameras]
+        self.observation_space = gym.spaces.Dict(dict.fromkeys(self.keys, box))
+        self.action_space = ACTIONS
+        self.is_solved = is_solved
+        self.n_episodes = 0
+
+    def observe(self) -> Any:
+        observation = {}
+        for key in self.keys:
+            image = np.zeros(self.shape, np.uint8)
+            y, x = self.np_random.integers(0, self.shape[0] - 8, 2)
+            image[y : y + 8, x : x + 8] = 255
+            observation[key] = image
+        return observation
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.n_episodes += 1
+        self.left = 6
+        return self.observe(), {}
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.left -= 1
+        success = self.is_solved and self.left == 0 and self.n_episodes % 2 == 0
+        return self.observe(), float(success), self.left == 0, False, {"is_success": success}
+
+
+@pytest.fixture(scope="session")
+def square_env_id() -> str:
+    """Id of a small env with images, for processes that are forked or none but this one."""
+    if "Square-v0" not in gym.registry:
+        gym.register("Square-v0", lambda **kwargs: SquareEnv(**kwargs))
+    return "Square-v0"
+
+
+@pytest.fixture
+def constant_classifier(tmp_path: Path) -> Callable[..., Path]:
+    """Saves a classifier that sees success with the same probability in all images."""
+
+    def save(name: str = "constant", logit: float = 1.0, **changes: Any) -> Path:
+        from libero_reward_envs.reward_models.binary_classifier import BinaryRewardClassifier
+        from libero_reward_envs.reward_models.classifier import ClassifierRewardModel
+
+        arguments: dict[str, Any] = {
+            "image_keys": ["front_image"],
+            "image_size": [3, 40, 40],
+            "hidden_dim": 16,
+            "num_spatial_blocks": 2,
+            "use_pretrain": False,
+            "freeze_encoder": False,
+        }
+        network = BinaryRewardClassifier(**{**arguments, **changes})
+        last: Any = network.classifier[-1]
+        last.weight.data.zero_()
+        last.bias.data.fill_(logit)
+        training = {"orientation": "upright"}
+        model = ClassifierRewardModel.from_classifier(network, training=training)
+        model.save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    return save

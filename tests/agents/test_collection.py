@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -5,12 +6,14 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
-from libero_reward_envs.agents import collection
+from libero_reward_envs.agents import attempts, collection
 from libero_reward_envs.agents.collection import collect_episodes
 from libero_reward_envs.data import EpisodeDataset, load_episodes
+from libero_reward_envs.data.safe_hdf5 import get_child, read_attribute
 from libero_reward_envs.envs.tasks import STEP_LIMITS
 
 MILK = "libero_object/pick_up_the_milk_and_place_it_in_the_basket"
@@ -61,6 +64,61 @@ def test_a_success_ends_when_the_task_is_solved_and_a_failure_with_the_time(whol
     assert whole[1].rewards.max() == 0.0
 
 
+def test_success_goes_on_for_some_steps_with_its_own_labels(whole, tmp_path):
+    """What lasts and what does not, each frame says for itself."""
+    path = tmp_path / "episodes.h5"
+    (episode,) = collect(path, 1, steps_after_success=12)
+    first = int(episode.rewards.argmax())
+    assert first == len(whole[0]) - 1  # as before, up to there
+    np.testing.assert_array_equal(episode.actions[: first + 1], whole[0].actions)
+    assert len(episode) == first + 1 + 12
+    assert episode.rewards[first:].all()
+    assert episode.success
+    assert not episode.terminated
+    assert episode.metadata["collection"]["steps_after_success"] == 12
+    with pytest.raises(ValueError, match=r"`steps_after_success` to be 12 .*got 0"):
+        collect(path, 2)
+
+
+def test_the_time_limit_comes_before_the_steps_after_success(whole, tmp_path):
+    limit = len(whole[0]) + 3
+    keywords = {"steps_after_success": 12, "max_episode_steps": limit}
+    (episode,) = collect(tmp_path / "episodes.h5", 1, **keywords)
+    assert len(episode) == limit
+    assert episode.rewards.sum() == 4
+    assert episode.success
+
+
+def test_a_file_without_the_newer_settings_is_continued(whole, tmp_path, monkeypatch):
+    path = tmp_path / "episodes.h5"
+    collect(path, 1)
+    with h5py.File(path, "r+") as file:
+        demo = get_child(file, "data/demo_0", h5py.Group)
+        attributes = demo.attrs
+        metadata = json.loads(read_attribute(demo, "metadata", str))
+        for name in ("steps_after_success", "expert_noise"):
+            del metadata["collection"][name]
+        del attributes["metadata"]
+        content = json.dumps(metadata).encode()
+        kind = h5py.string_dtype("utf-8", len(content))
+        attributes.create("metadata", content, dtype=kind)
+    assert len(collect(path, 1)) == 1
+    monkeypatch.setattr(collection, "start_env", None)  # refused before the simulator is started
+    with pytest.raises(ValueError, match=r"`expert_noise` to be 0\.0 .*got 0\.1"):
+        collect(path, 2, expert_noise=0.1)
+
+
+def test_noise_makes_other_successes_of_one_initial_state(whole, tmp_path):
+    (noisy,) = collect(tmp_path / "episodes.h5", 1, expert_noise=0.1)
+    state = noisy.observations["state"][0]
+    np.testing.assert_array_equal(state, whole[0].observations["state"][0])
+    assert noisy.success
+    difference = np.abs(noisy.actions[:20] - whole[0].actions[:20])
+    assert difference[:, :6].max() > 0.05
+    assert difference[:, 6].max() == 0
+    assert np.abs(noisy.actions).max() <= 1
+
+
 def test_a_run_that_is_continued_makes_the_same_episodes(whole, tmp_path):
     path = tmp_path / "episodes.h5"
     assert len(collect(path, 1)) == 1
@@ -71,7 +129,7 @@ def test_a_complete_file_is_left_as_it_is(whole, tmp_path, monkeypatch):
     path = tmp_path / "episodes.h5"
     collect(path, 2)
     before = path.stat()
-    monkeypatch.setattr(collection, "_start_env", None)  # the simulator is not even started
+    monkeypatch.setattr(collection, "start_env", None)  # the simulator is not even started
     assert len(collect(path, 2)) == 2
     assert len(collect(path, 1)) == 2
     assert path.stat() == before
@@ -117,7 +175,7 @@ def test_a_file_from_elsewhere_is_not_continued(whole, tmp_path):
 
 def test_outcomes_have_the_wanted_share_in_any_first_part():
     for share in (0.0, 0.1, 0.25, 0.3, 0.5, 0.9, 1.0):
-        wanted = [collection._is_success_wanted(index, share) for index in range(100)]
+        wanted = [attempts.is_success_wanted(index, share) for index in range(100)]
         for n in range(1, 101):
             assert abs(sum(wanted[:n]) - n * share) <= 0.5 + 1e-6
         assert sum(wanted) == round(100 * share)
@@ -127,7 +185,7 @@ def test_what_cannot_be_had_is_given_up_with_an_error(tmp_path, monkeypatch):
     path = tmp_path / "episodes.h5"
     collect(path, 1)
     # An expert that never gets there: the episodes before stay, and nothing waits for ever.
-    monkeypatch.setattr(collection, "MAX_ATTEMPTS", 2)
+    monkeypatch.setattr(attempts, "MAX_ATTEMPTS", 2)
     monkeypatch.setitem(STEP_LIMITS, "libero_object", 5)
     with pytest.raises(RuntimeError, match=r"Expected successes on .*milk.* none in 2 attempts"):
         collect(path, 3)

@@ -11,6 +11,7 @@ import torch
 
 from libero_reward_envs.cli.main import main
 from libero_reward_envs.cli.train_classifier import TrainClassifierArgs
+from libero_reward_envs.data import Episode, EpisodeWriter
 from libero_reward_envs.data.trajectory_files import read_trajectory, write_trajectory
 from libero_reward_envs.reward_models.base import Transitions, load_reward_model
 from libero_reward_envs.reward_models.classifier import ClassifierRewardModel
@@ -145,8 +146,33 @@ def test_a_second_run_goes_on_from_its_checkpoints(project: Path) -> None:
     assert len(read_curves(path.with_suffix("") / "curves.csv")) == 3
 
 
+def test_one_file_of_both_outcomes_is_learnt_from_too(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with EpisodeWriter(project / "episodes.hdf5") as writer:
+        for number, path in enumerate(sorted(project.glob("reward_data/*/*.npy"))):
+            images, labels = read_trajectory(path)
+            pixels = np.round(images["base_camera"] * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+            observations = {"base_camera": np.concatenate([pixels[:1], pixels])}
+            success = bool(labels.any())
+            metadata = {"orientation": "upright", "episode": number}
+            episode = Episode(
+                observations, np.zeros((N_FRAMES, 7)), labels, success, success, metadata=metadata
+            )
+            writer.append(episode)
+    run("--data", "episodes.hdf5", "--frames-per-epoch", "60", "--max-shift-px", "1",
+        positive_dir=None, negative_dir=None)  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "episodes.hdf5: successes" in printed
+    model = load_reward_model(project / "checkpoints" / "reward_model")
+    assert isinstance(model, ClassifierRewardModel)
+    assert model.training["orientation"] == "upright"
+    assert model.training["settings"]["frames_per_epoch"] == 60
+    assert model.training["settings"]["max_shift_px"] == 1
+
+
 def test_the_defaults_are_the_requirements() -> None:
-    args = TrainClassifierArgs(Path("p"), Path("n"), Path("c.pt"))
+    args = TrainClassifierArgs(Path("c.pt"), Path("p"), Path("n"))
     assert args.pretrained_encoder_path is None
     assert args.backbone == "resnet10"
     assert args.image_key == ("base_camera",)
@@ -162,6 +188,9 @@ def test_the_defaults_are_the_requirements() -> None:
     [
         ((), {"positive_dir": "nowhere"}, "there is no such folder"),
         ((), {"negative_dir": "./reward_data/positive"}, "Give two"),
+        (("--data", "reward_data"), {}, "Expected either --data, for one file, or both"),
+        ((), {"negative_dir": None}, "Expected either --data, for one file, or both"),
+        ((), {"positive_dir": None, "negative_dir": None}, "Expected either --data"),
         ((), {"image_key": "wrist"}, "no images 'wrist'"),
         (("--image-size", "3", "32", "32"), {}, "(3, 32, 32)"),
         ((), {"pretrained_encoder_path": "nowhere.pt"}, "No file 'nowhere.pt'"),
@@ -178,7 +207,7 @@ def test_bad_input_is_named_without_a_traceback(
     project: Path,
     capsys: pytest.CaptureFixture[str],
     changes: tuple[str, ...],
-    values: dict[str, str],
+    values: dict[str, str | None],
     message: str,
 ) -> None:
     with pytest.raises(SystemExit) as stopped:

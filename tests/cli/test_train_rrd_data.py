@@ -57,7 +57,7 @@ def test_what_is_no_file_of_episodes_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "libero_10_no_noops" / "1.0.0"
     folder.mkdir(parents=True)
     (folder / "libero_10-train.tfrecord-00000-of-00032").write_bytes(b"\0" * 100)
-    with pytest.raises(ValueError, match=re.escape(f"{str(folder)!r} is a folder, not a file")):
+    with pytest.raises(ValueError, match=re.escape(f"the format of {str(folder)!r}. Known are:")):
         read_dataset(folder, "libero-10")
     with pytest.raises(FileNotFoundError, match="No episodes at"):
         read_dataset(tmp_path / "nothing.h5", None)

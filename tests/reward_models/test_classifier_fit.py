@@ -7,81 +7,18 @@ import torch
 
 from libero_reward_envs.checkpoints import read_newest_checkpoint
 from libero_reward_envs.data.frames import RewardDataset, split_trajectories
-from libero_reward_envs.data.trajectory_files import write_trajectory
 from libero_reward_envs.reward_models.base import load_reward_model
 from libero_reward_envs.reward_models.classifier import ClassifierRewardModel
-from libero_reward_envs.reward_models.classifier_fit import fit_classifier
 from libero_reward_envs.reward_models.classifier_run import ClassifierRun
-from libero_reward_envs.reward_models.resnet10 import ResNet10
+from tests.reward_models.classifier_makers import SIZE, fit, read_all, write_folders
 
 # Few frames are held out, for speed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*held-out frames without success are too few")
-
-N_FRAMES = 12
-SIZE = 32
-
-
-def make_trajectory(seed, success):
-    """Noise with a dark square that wanders; in the last third of a success, it is bright."""
-    rng = np.random.default_rng(seed)
-    images = rng.integers(60, 140, (N_FRAMES, 3, SIZE, SIZE), dtype=np.uint8)
-    labels = np.zeros(N_FRAMES, np.float32)
-    labels[-N_FRAMES // 3 :] = success
-    for image, label in zip(images, labels, strict=True):
-        y, x = rng.integers(0, SIZE - 12, 2)
-        image[:, y : y + 12, x : x + 12] = 255 if label else 0
-    return images, labels
-
-
-def write_folders(folder, n_positive=8, n_negative=10):
-    for success, name, n in ((1, "positive", n_positive), (0, "negative", n_negative)):
-        for number in range(n):
-            images, labels = make_trajectory([number, success], success)
-            write_trajectory(folder / name, {"camera": images}, labels)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def sides(tmp_path_factory):
-    folder = write_folders(tmp_path_factory.mktemp("frames"))
-    dataset = RewardDataset(folder / "positive", folder / "negative", image_keys="camera")
-    return split_trajectories(dataset, 0.4, seed=0)
-
-
-@pytest.fixture(scope="module")
-def weights_path(tmp_path_factory):
-    """A trunk of random weights: it tells bright from dark well enough."""
-    path = tmp_path_factory.mktemp("weights") / "resnet10_pretrained.pt"
-    torch.save(ResNet10(generator=torch.Generator().manual_seed(11)).state_dict(), path)
-    return path
-
-
-def fit(sides, weights_path=None, **changes):
-    arguments = {
-        "image_keys": ["camera"],
-        "image_size": [3, SIZE, SIZE],
-        "hidden_dim": 32,
-        "num_spatial_blocks": 2,
-        "n_epochs": 8,
-        "batch_size": 16,
-        "learning_rate": 1e-3,
-        "pretrained_encoder_path": weights_path,
-        "use_pretrain": weights_path is not None,
-        "freeze_encoder": weights_path is not None,
-        **changes,
-    }
-    return fit_classifier(*sides, **arguments)
 
 
 @pytest.fixture(scope="module")
 def fitted(sides, weights_path):
     return fit(sides, weights_path)
-
-
-def read_all(dataset):
-    rows = [dataset[i] for i in range(len(dataset))]
-    images = np.stack([images["camera"].permute(1, 2, 0).numpy() for images, _ in rows])
-    return {"camera": images}, np.array([label.item() for _, label in rows]) == 1
 
 
 def test_frozen_features_tell_a_bright_square(fitted, sides):
@@ -245,6 +182,10 @@ def test_batches_are_told_of(sides, weights_path):
     [
         ({"n_epochs": 0}, "`n_epochs` must be at least 1"),
         ({"batch_size": 0}, "`batch_size` must be at least 1"),
+        ({"lr_schedule": "linear"}, "Unknown `lr_schedule` 'linear'"),
+        ({"frames_per_epoch": 0}, "`frames_per_epoch` must be at least 1"),
+        ({"max_shift_px": -1}, "`max_shift_px` must be at least 0"),
+        ({"max_shift_px": SIZE}, "`max_shift_px` must be at least 0 and less than the image"),
         ({"learning_rate": 0.0}, "`learning_rate` must be positive"),
         ({"learning_rate": float("nan")}, "`learning_rate` must be positive"),
         ({"weight_decay": -1.0}, "`weight_decay` must not be negative"),

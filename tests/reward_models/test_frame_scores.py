@@ -45,15 +45,29 @@ def test_the_measures_are_the_golden_ones():
     assert measures["accuracy"] == pytest.approx(accuracy, abs=5 / 400)  # ties at 0.5
 
 
-def test_the_measures_are_those_of_reward_quality():
+def test_the_measures_of_ranking_are_those_of_counting_pairs_and_thresholds():
     logits, labels = draw(500)
     logits = np.round(logits, 1)  # with ties
-    assert compute_auroc(logits, labels) == pytest.approx(
-        reward_quality.compute_auroc(logits, labels)
+    differences = logits[labels][:, None] - logits[~labels]
+    pairs = (differences > 0) + 0.5 * (differences == 0)
+    assert compute_auroc(logits, labels) == pytest.approx(pairs.mean())
+    precision_gained, before = 0.0, 0.0
+    for threshold in sorted(set(logits), reverse=True):
+        above = logits >= threshold
+        recall = (above & labels).sum() / labels.sum()
+        precision_gained += (recall - before) * (above & labels).sum() / above.sum()
+        before = recall
+    assert compute_average_precision(logits, labels) == pytest.approx(precision_gained)
+
+
+def test_reward_quality_measures_the_same_and_knows_what_is_not_defined():
+    logits, labels = draw(500)
+    assert reward_quality.compute_auroc(logits, labels) == compute_auroc(logits, labels)
+    assert reward_quality.compute_average_precision(logits, labels) == compute_average_precision(
+        logits, labels
     )
-    assert compute_average_precision(logits, labels) == pytest.approx(
-        reward_quality.compute_average_precision(logits, labels)
-    )
+    assert reward_quality.compute_auroc(logits, np.ones(500, bool)) is None
+    assert reward_quality.compute_average_precision(logits, np.zeros(500, bool)) is None
 
 
 @pytest.mark.parametrize("sharpness", [0.4, 1.0, 5.0])
