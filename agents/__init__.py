@@ -19,6 +19,7 @@ from libero_reward_envs.agents.failures import (
 
 if TYPE_CHECKING:
     from libero_reward_envs.agents.episode_replay_buffer import EpisodeReplayBuffer
+    from libero_reward_envs.agents.log_rewards import LogRewards
     from libero_reward_envs.agents.prefill import fill_replay_buffer
     from libero_reward_envs.agents.relabel_replay_buffer import RelabelReplayBuffer
     from libero_reward_envs.agents.train_reward_model import TrainRewardModel
@@ -28,6 +29,7 @@ __all__ = [
     "FAILURE_KINDS",
     "EpisodeReplayBuffer",
     "FailingPolicy",
+    "LogRewards",
     "RelabelReplayBuffer",
     "SaveCheckpoints",
     "ScriptedExpert",
@@ -45,6 +47,7 @@ __all__ = [
 # Loaded at first use, because they import Stable-Baselines3 and with it torch.
 _MODULES = {
     "EpisodeReplayBuffer": "libero_reward_envs.agents.episode_replay_buffer",
+    "LogRewards": "libero_reward_envs.agents.log_rewards",
     "RelabelReplayBuffer": "libero_reward_envs.agents.relabel_replay_buffer",
     "SaveCheckpoints": "libero_reward_envs.agents.training_checkpoints",
     "TrainRewardModel": "libero_reward_envs.agents.train_reward_model",

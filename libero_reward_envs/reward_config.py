@@ -1,17 +1,12 @@
 """The `reward:` block of a YAML configuration."""
 
-import dataclasses
-import difflib
-import types
-import typing
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import yaml
-
-_NONE_WORDS = ("None", "none")  # YAML reads these as strings, and means null
+from libero_reward_envs.yaml_config import apply_overrides, build_settings, read_yaml
 
 
 @dataclass(frozen=True)
@@ -24,12 +19,15 @@ class DataCollectionConfig:
     image_size: tuple[int, ...] | None = None  # (C, H, W)
     max_positive_trajectories: int | None = None  # None: unlimited
     max_negative_trajectories: int | None = None
-    storage: str = "auto"  # "npy", "hdf5"
+    storage: Literal["auto", "npy", "hdf5"] = "auto"
 
 
 @dataclass(frozen=True)
 class RewardModelConfig:
-    """`reward.reward_model`: the classifier. None where nothing is said: the checkpoint decides."""
+    """`reward.reward_model`: the classifier and what its reward does to the env's.
+
+    None where nothing is said: the checkpoint decides, and of `gamma` the agent.
+    """
 
     checkpoint_path: str | None = None
     image_keys: tuple[str, ...] | None = None
@@ -39,7 +37,15 @@ class RewardModelConfig:
     pretrained_encoder_path: str | None = None
     use_pretrain: bool | None = None
     freeze_encoder: bool | None = None
-    reward_type: str = "binary"  # "continuous"
+    reward_type: Literal["binary", "continuous"] | None = None
+    # The rest are arguments of `RewardMix`.
+    mode: Literal["replace", "mix", "terminal", "success", "difference", "potential"] = "replace"
+    env_weight: float = 1.0
+    model_weight: float = 1.0
+    step_cost: float = 0.0
+    gamma: float | None = None
+    success_window: tuple[int, ...] = (2, 3)  # k of the last n frames
+    success_threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,12 +57,6 @@ class RewardConfig:
     collect_data: bool = False
     reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
     data_collection: DataCollectionConfig = field(default_factory=DataCollectionConfig)
-
-
-_CHOICES = {
-    "reward.reward_model.reward_type": ("binary", "continuous"),
-    "reward.data_collection.storage": ("auto", "npy", "hdf5"),
-}
 
 
 def load_reward_config(path: str | Path, overrides: Sequence[str] = ()) -> RewardConfig:
@@ -71,10 +71,7 @@ def load_reward_config(path: str | Path, overrides: Sequence[str] = ()) -> Rewar
         ValueError: If it is not YAML, a key is unknown, a value has the wrong type, or what is
             switched on lacks what it needs; the message names the key.
     """
-    try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"Cannot read {str(path)!r} as YAML: {error}.") from error
+    document = read_yaml(path)
     try:
         return parse_reward_config(document, overrides)
     except ValueError as error:
@@ -98,75 +95,45 @@ def parse_reward_config(document: Any, overrides: Sequence[str] = ()) -> RewardC
     """
     if not isinstance(document, Mapping) or "reward" not in document:
         raise ValueError("Expected a mapping with the key 'reward'. Add a `reward:` block.")
-    block = document["reward"]
-    for override in overrides:
-        block = _override(block, override)
-    config: RewardConfig = _build(RewardConfig, block, "reward")
-    _check(config)
+    document = apply_overrides(document, overrides, ["reward"])
+    config = build_settings(RewardConfig, document["reward"], "reward")
+    check_reward_config(config)
     return config
 
 
-def _override(block: Any, override: str) -> Any:
-    """Return the block with one value set."""
-    name, equals, text = override.partition("=")
-    first, *keys = name.split(".")
-    if not equals or first != "reward" or not keys or "" in keys:
-        raise ValueError(f"Expected 'reward.<key>=<value>', got {override!r}.")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"Cannot read the value of {override!r} as YAML.") from error
-    return _set(block, keys, value)
-
-
-def _set(block: Any, keys: Sequence[str], value: Any) -> Any:
-    if not keys:
-        return value
-    if block is not None and not isinstance(block, Mapping):
-        raise ValueError(f"`{keys[0]}` cannot be set in {block!r}, which is no mapping.")
-    inner = dict(block or {})
-    inner[keys[0]] = _set(inner.get(keys[0]), keys[1:], value)
-    return inner
-
-
-def _build(kind: Any, block: Any, name: str) -> Any:
-    """Make a dataclass of a mapping, key by key."""
-    block = {} if block is None else block
-    if not isinstance(block, Mapping):
-        raise ValueError(f"Expected a mapping under `{name}`, got {block!r}.")
-    hints = typing.get_type_hints(kind)
-    for key in block:
-        if key not in hints:
-            close = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f"Did you mean {close[0]!r}?" if close else f"Known are: {', '.join(hints)}."
-            raise ValueError(f"Unknown key `{name}.{key}`. {hint}")
-    values = {key: _convert(hints[key], value, f"{name}.{key}") for key, value in block.items()}
-    return kind(**values)
-
-
-def _convert(hint: Any, value: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, name)
-    if isinstance(hint, types.UnionType):  # X | None
-        if value is None or value in _NONE_WORDS:
-            return None
-        hint = typing.get_args(hint)[0]
-    if typing.get_origin(hint) is tuple:
-        item = typing.get_args(hint)[0]
-        if not isinstance(value, list | tuple) or not value:
-            raise ValueError(f"Expected a list for `{name}`, got {value!r}.")
-        return tuple(_convert(item, part, name) for part in value)
-    if type(value) is not hint:  # a bool is no int here
-        raise ValueError(f"Expected {hint.__name__} for `{name}`, got {value!r}.")
-    if value not in _CHOICES.get(name, (value,)):
+def check_reward_config(config: RewardConfig) -> None:
+    """Raise ValueError if what is switched on lacks what it needs, or a number is out of range."""
+    _check_needs(config)
+    collection, model = config.data_collection, config.reward_model
+    for name, size in (("data_collection", collection), ("reward_model", model)):
+        if size.image_size is not None and (len(size.image_size) != 3 or min(size.image_size) < 1):
+            raise ValueError(
+                f"Expected `reward.{name}.image_size` as [C, H, W], got {list(size.image_size)}."
+            )
+    least = {
+        "data_collection.max_positive_trajectories": (collection.max_positive_trajectories, 0),
+        "data_collection.max_negative_trajectories": (collection.max_negative_trajectories, 0),
+        "reward_model.hidden_dim": (model.hidden_dim, 1),
+        "reward_model.num_spatial_blocks": (model.num_spatial_blocks, 1),
+    }
+    for name, (number, smallest) in least.items():
+        if number is not None and number < smallest:
+            raise ValueError(f"`reward.{name}` must be at least {smallest}, got {number}.")
+    for name in ("env_weight", "model_weight", "step_cost", "success_threshold"):
+        number = getattr(model, name)
+        if number is not None and not math.isfinite(number):
+            raise ValueError(f"`reward.reward_model.{name}` must be finite, got {number}.")
+    if model.gamma is not None and not 0 <= model.gamma <= 1:
+        raise ValueError(f"`reward.reward_model.gamma` must be in [0, 1], got {model.gamma}.")
+    window = model.success_window
+    if len(window) != 2 or not 1 <= window[0] <= window[1]:
         raise ValueError(
-            f"Expected one of {', '.join(_CHOICES[name])} for `{name}`, got {value!r}."
+            "Expected `reward.reward_model.success_window` as [k, n] with 1 <= k <= n, "
+            f"got {list(window)}."
         )
-    return value
 
 
-def _check(config: RewardConfig) -> None:
-    """Check what is switched on, and every size and limit."""
+def _check_needs(config: RewardConfig) -> None:
     collection, model = config.data_collection, config.reward_model
     needs: list[tuple[str, str, Any]] = []
     if config.collect_data:
@@ -177,17 +144,3 @@ def _check(config: RewardConfig) -> None:
     for switch, key, value in needs:
         if value is None:
             raise ValueError(f"`reward.{switch}` is on, but `reward.{key}` is missing. Add it.")
-    for name, size in (("data_collection", collection), ("reward_model", model)):
-        if size.image_size is not None and (len(size.image_size) != 3 or min(size.image_size) < 1):
-            raise ValueError(
-                f"Expected `reward.{name}.image_size` as [C, H, W], got {list(size.image_size)}."
-            )
-    numbers = {
-        "data_collection.max_positive_trajectories": (collection.max_positive_trajectories, 0),
-        "data_collection.max_negative_trajectories": (collection.max_negative_trajectories, 0),
-        "reward_model.hidden_dim": (model.hidden_dim, 1),
-        "reward_model.num_spatial_blocks": (model.num_spatial_blocks, 1),
-    }
-    for name, (number, least) in numbers.items():
-        if number is not None and number < least:
-            raise ValueError(f"`reward.{name}` must be at least {least}, got {number}.")

@@ -1,14 +1,21 @@
 """Every example runs from its folder's parent as a reader would run it, on a tiny budget."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from libero_reward_envs.agent_config import load_agent_config
+from libero_reward_envs.agents.agent_setup import make_plan
+from libero_reward_envs.agents.log_rewards import read_rewards
 from libero_reward_envs.envs.libero_env import LiberoEnv
+from libero_reward_envs.reward_models.binary_classifier import BinaryRewardClassifier
+from libero_reward_envs.reward_models.classifier import ClassifierRewardModel
 from libero_reward_envs.reward_models.rrd import RRDRewardModel
 
 REPOSITORY = Path(__file__).parents[1]
@@ -66,3 +73,52 @@ def test_an_example_runs_and_ends_with_its_result(
     assert result.stdout.strip().splitlines()[-1].startswith(LAST_LINES[name])
     if name.startswith("train"):
         assert (tmp_path / "agent.zip").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", ["collect", "train_ppo", "train_sac"])
+def test_the_classifier_examples_fit_the_envs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = BinaryRewardClassifier(
+        ["agentview_image"], [3, 64, 64], 16, 2, use_pretrain=False, freeze_encoder=False
+    )
+    last: Any = network.classifier[-1]
+    last.bias.data.fill_(1.0)
+    folder = tmp_path / "checkpoints" / "reward_model"
+    told = {"orientation": "upright"}
+    ClassifierRewardModel.from_classifier(network, training=told).save_pretrained(folder)
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan(load_agent_config(EXAMPLES / "classifier" / f"{name}.yaml"))
+    env = plan.config.env.arguments
+    assert (env["cameras"], env["image_size"]) == (["agentview"], 64)
+    assert (plan.reward_model is None) == (name == "collect")
+
+
+@pytest.mark.slow
+def test_the_classifier_example_runs_through_all_stages(tmp_path: Path) -> None:
+    command = tmp_path / "bin" / "libero-reward"
+    command.parent.mkdir()
+    code = "from libero_reward_envs.cli.main import main; main()"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{code}" "$@"\n')
+    command.chmod(0o755)
+    sizes = {"SIZE": "40", "EPISODES": "6", "EPOCHS": "1", "STEPS": "120"}
+    variables = {
+        "PATH": f"{command.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(REPOSITORY),
+        "OMP_NUM_THREADS": "1",
+    }
+    result = subprocess.run(
+        ["bash", str(EXAMPLES / "classifier" / "run_all.sh"), str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **sizes, **variables},
+        timeout=3000,
+        stdin=subprocess.DEVNULL,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "Trained for" in result.stdout.splitlines()[-1]
+    for name in ("ppo", "sac"):
+        run = tmp_path / "run" / "runs" / name
+        rows = read_rewards(run / "rewards.csv")
+        assert (rows["changed_steps"] > 0).all()
+        assert json.loads((run / "evaluation.json").read_text())["summary"]["episodes"] == 2

@@ -15,7 +15,12 @@ import tyro
 COMMANDS = {
     "demo": ("libero_reward_envs.cli.demo", "DemoArgs"),
     "collect": ("libero_reward_envs.cli.collect", "CollectArgs"),
+    "train-agent": ("libero_reward_envs.cli.train_agent", "TrainAgentArgs"),
     "train-classifier": ("libero_reward_envs.cli.train_classifier", "TrainClassifierArgs"),
+    "convert": ("libero_reward_envs.cli.convert", "ConvertArgs"),
+    "inspect": ("libero_reward_envs.cli.inspect_episodes", "InspectArgs"),
+    "annotate": ("libero_reward_envs.cli.annotate", "AnnotateArgs"),
+    "regenerate": ("libero_reward_envs.cli.regenerate", "RegenerateArgs"),
     "train-rrd": ("libero_reward_envs.cli.train_rrd", "TrainRRDArgs"),
 }
 

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from libero_reward_envs.data.episodes import Episode
+from libero_reward_envs.envs.recorded_reset import reset_as_recorded
 
 _VIDEO_QUALITY = 6  # of imageio, 0 to 10; about 10 kB a second at 256 x 256
 _JPEG_QUALITY = 88
@@ -78,7 +79,7 @@ def replay_episode(
     """Play an episode's actions again from its initial state and draw it.
 
     Args:
-        episode: Its `metadata` names the "init_state_id" and the "seed" of the reset.
+        episode: Its metadata tells how it began, see `reset_as_recorded`.
         env: The env of its task, with state observations, `render_mode="rgb_array"` and no limit
             on steps.
         n_pictures: Pictures of the filmstrip.
@@ -89,11 +90,7 @@ def replay_episode(
         ValueError: If the episode does not say how it began.
         RuntimeError: If there is no GL backend to draw with.
     """
-    missing = {"init_state_id", "seed"} - episode.metadata.keys()
-    if missing:
-        raise ValueError(f"Expected {', '.join(sorted(missing))} in the episode's metadata.")
-    options = {"init_state_id": episode.metadata["init_state_id"]}
-    observation, _ = env.reset(seed=episode.metadata["seed"], options=options)
+    observation, _ = reset_as_recorded(env, episode.metadata)
     chosen = choose_steps(len(episode), n_pictures)
     pictures: dict[int, np.ndarray] = {}
     video: list[np.ndarray] = []
