@@ -76,6 +76,7 @@ class LogRewards(BaseCallback):
         if if_unused not in ("warn", "raise", "ignore"):
             raise ValueError(f"`if_unused` must be 'warn', 'raise' or 'ignore', got {if_unused!r}.")
         self.n_changed = 0
+        self._model_spoke = False
         self._path = None if path is None else Path(path)
         self._if_unused = if_unused
         self._window: deque[dict[str, float]] = deque()
@@ -83,13 +84,13 @@ class LogRewards(BaseCallback):
 
     def check_used(self) -> None:
         """Raise RuntimeError if a learned reward never changed a reward in this training."""
-        if self.n_changed:  # before a checkpoint that was gone on from, perhaps
+        if self._model_spoke:  # before a checkpoint that was gone on from, perhaps
             return
         mixes = find_reward_mixes(self.training_env)
         buffer = getattr(self.model, "replay_buffer", None)
         if isinstance(mix := getattr(buffer, "reward_mix", None), RewardMix):
             mixes.append(mix)
-        if mixes and not any(mix.n_changed for mix in mixes):
+        if mixes and not any(mix.n_from_model for mix in mixes):
             mixes[0].check_used()
 
     def _on_training_start(self) -> None:
@@ -101,6 +102,7 @@ class LogRewards(BaseCallback):
             rows = self._take_over_rows(self._path)
             self._window.extend(rows)
             self.n_changed = int(sum(row["changed_steps"] for row in rows))
+            self._model_spoke = any(row["changed_steps"] and row["model_return"] for row in rows)
 
     def _take_over_rows(self, path: Path) -> list[dict[str, float]]:
         """Begin the file, or go on from where this training does."""

@@ -6,10 +6,11 @@ from libero_reward_envs.wrappers.reward_mix import RewardMix
 
 RELABEL_MODES = ("always", "if_older_than", "never")
 
+COUNTS = ("n_rewards", "n_changed", "n_from_model")  # of a rule, which a state keeps
 # What states do not say that were taken before the rule had these arguments.
 RULE_OF_OLD_STATES = {
     name: RewardMix().settings[name] for name in ("success_window", "success_threshold")
-}
+} | {"n_from_model": 0}
 
 RelabelMode = Literal["always", "if_older_than", "never"]
 

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from libero_reward_envs.agents.episode_replay_buffer import EpisodeReplayBuffer
 from libero_reward_envs.agents.relabel_modes import (
+    COUNTS,
     RULE_OF_OLD_STATES,
     RelabelMode,
     check_mode,
@@ -207,7 +208,7 @@ class RelabelReplayBuffer(EpisodeReplayBuffer):
     def get_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return all but the model for a checkpoint: arrays, which are views, and JSON values."""
         arrays, values = super().get_state()
-        counts = {"n_rewards": self.reward_mix.n_rewards, "n_changed": self.reward_mix.n_changed}
+        counts = {name: getattr(self.reward_mix, name) for name in COUNTS}
         return arrays, {**values, **counts, "model_version": self.model_version}
 
     def set_state(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
@@ -218,13 +219,13 @@ class RelabelReplayBuffer(EpisodeReplayBuffer):
                 is missing; this one is then as before.
         """
         values = {**RULE_OF_OLD_STATES, **values}
-        names = ("model_version", "n_rewards", "n_changed")
+        names = ("model_version", *COUNTS)
         if missing := [name for name in names if name not in values]:
             raise ValueError(f"Expected {', '.join(missing)} in the state of a buffer, got none.")
         super().set_state(arrays, values)
         self.model_version = int(values["model_version"])
-        self.reward_mix.n_rewards = int(values["n_rewards"])
-        self.reward_mix.n_changed = int(values["n_changed"])
+        for name in COUNTS:
+            setattr(self.reward_mix, name, int(values[name]))
 
     def _settings(self) -> dict[str, Any]:
         return {

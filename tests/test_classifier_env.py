@@ -187,7 +187,7 @@ def test_the_end_that_is_paid_is_seen(folder, monkeypatch):
     monkeypatch.setitem(tasks.STEP_LIMITS, "libero_object", 3)
     env = gym.make("LiberoClassifier-v0", reward_model=folder, mode="terminal", **KEYWORDS)
     env.reset(seed=0)
-    rewards = []
+    rewards, truncated = [], False
     for _ in range(env.unwrapped.task.max_episode_steps):  # pyright: ignore
         _, reward, _, truncated, _ = env.step(env.action_space.sample())
         rewards.append(reward)

@@ -76,6 +76,7 @@ class RewardMix:
     Attributes:
         n_rewards: How many rewards were computed.
         n_changed: How many of them were not the env's own.
+        n_from_model: In how many of them the model's part was not 0.
 
     Raises:
         ValueError: If `mode` is unknown, a number is not finite or out of range.
@@ -113,7 +114,7 @@ class RewardMix:
         self.success_threshold = success_threshold
         self.n_rewards = 0
         self.n_changed = 0
-        self._span = (np.inf, -np.inf)
+        self.n_from_model = 0
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over a pickled rule, of before it had all of today's arguments too."""
@@ -190,28 +191,23 @@ class RewardMix:
             assert terminated is not None
             scores = self.gamma * np.where(terminated, 0.0, scores) - scores_before
         total = self.model_weight * scores
+        self.n_from_model += int(np.count_nonzero(total))
         if self.mode in _WITH_ENV_REWARD:
             total = self.env_weight * env.astype(float) + total
         total = (total - self.step_cost).astype(np.float32)
-        self._span = (
-            min(self._span[0], total.min(initial=np.inf)),
-            max(self._span[1], total.max(initial=-np.inf)),
-        )
         self.n_rewards += len(total)
         self.n_changed += int(np.count_nonzero(total != env))
         return total
 
     def check_used(self) -> None:
-        """Raise RuntimeError if the model never changed a reward, as after a run it should have.
+        """Raise RuntimeError if the model had no part in any reward, as after a run it should have.
 
-        A model that says at every step what the env says, success and no success, is none that was
-        not applied; where the env's own reward is no part of the rule, that is told apart.
+        A step cost is none of its, and a success that it sees where the env does is one.
         """
-        is_applied = self.mode not in _WITH_ENV_REWARD and self._span[0] < self._span[1]
-        if self.n_changed == 0 and not is_applied:
+        if self.n_from_model == 0:
             raise RuntimeError(
-                f"The reward model changed none of {self.n_rewards} rewards: the agent saw the "
-                "env's own. Check the weights of the mix, and that the model is a trained one."
+                f"The reward model changed none of {self.n_rewards} rewards: its part was 0 in "
+                "each. Check the weights of the mix, and that the model is a trained one."
             )
 
 

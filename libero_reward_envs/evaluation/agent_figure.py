@@ -77,7 +77,7 @@ def _finish(axes: "Axes", steps: np.ndarray, label: str) -> None:
     axes.set_ylabel(label)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    # Above the plot, where no curve lies.
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)
+    # Above the plot, where no curve lies, and right of what matplotlib writes at the axis.
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=8)
     if len(steps) and steps[-1] >= 10_000:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")

@@ -79,8 +79,11 @@ def test_the_env_gets_the_images_of_the_checkpoint(constant_classifier) -> None:
     path = constant_classifier(image_keys=["robot0_eye_in_hand_image"])
     arguments = plan(use(path)).config.env.arguments
     assert arguments == {
-        "obs_type": "pixels", "cameras": ["robot0_eye_in_hand"], "image_size": 40
-    }  # fmt: skip
+        "obs_type": "pixels",
+        "cameras": ["robot0_eye_in_hand"],
+        "image_size": 40,
+        "orientation": "upright",
+    }
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,8 @@ def test_an_env_that_is_told_otherwise_is_refused(constant_classifier, env, mess
 def test_more_than_the_checkpoint_reads_may_be_observed(constant_classifier) -> None:
     path = constant_classifier(image_keys=["agentview_image"])
     env = {"cameras": ["agentview", "frontview"], "obs_type": "pixels_state"}
-    assert plan(use(path, env)).config.env.arguments == {**env, "image_size": 40}
+    given = {**env, "image_size": 40, "orientation": "upright"}
+    assert plan(use(path, env)).config.env.arguments == given
 
 
 def test_images_that_the_env_lacks_are_named_with_those_it_has(

@@ -330,8 +330,9 @@ def test_a_model_that_agrees_with_the_env_was_applied_all_the_same():
     play(env)
     assert env.reward_mix.n_changed == 0
     env.reward_mix.check_used()
-    silent = LearnedReward(TrackEnv([0, 0.25, 0.5], terminates=False), Success())
+    silent = LearnedReward(TrackEnv([0, 0.25, 0.5], terminates=False), Success(), step_cost=1.0)
     play(silent, 1)
+    assert silent.reward_mix.n_changed == 1
     with pytest.raises(RuntimeError, match="changed none of 1 rewards"):
         silent.reward_mix.check_used()
 
@@ -359,7 +360,8 @@ def test_a_rule_of_before_is_taken_over():
     fill_replay_buffer(buffer, [make_episode([0, 1, 2])])
     arrays, values = buffer.get_state()
     arrays = {name: array.copy() for name, array in arrays.items()}
-    of_before = {k: v for k, v in values.items() if not k.startswith("success_")}
+    new = ("success_window", "success_threshold", "n_from_model")
+    of_before = {k: v for k, v in values.items() if k not in new}
     other = make_buffer(reward_model=ShownScore())
     other.set_state(arrays, of_before)
     assert other.get_state()[1] == values
