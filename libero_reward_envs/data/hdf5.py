@@ -25,6 +25,7 @@ from libero_reward_envs.data.safe_hdf5 import (
     open_hdf5,
     read_array,
     read_attribute,
+    read_with_last,
     walk_datasets,
 )
 
@@ -275,10 +276,7 @@ def _read_episode(demo: h5py.Group, observation_keys: Sequence[str] | None) -> E
     if missing:
         raise ValueError(f"no observation {missing} in {demo.name}, it has: {', '.join(first)}")
     return Episode(
-        observations={
-            key: np.concatenate([read_array(first[key], len(summary)), read_array(last[key], 1)])
-            for key in keys
-        },
+        observations={key: read_with_last(first[key], last[key], len(summary)) for key in keys},
         actions=read_array(get_child(demo, "actions", h5py.Dataset), len(summary)),
         rewards=read_array(get_child(demo, "rewards", h5py.Dataset), len(summary)),
         terminated=summary.terminated,

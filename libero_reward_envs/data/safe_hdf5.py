@@ -85,6 +85,22 @@ def read_array(dataset: h5py.Dataset, n_rows: int) -> np.ndarray:
     return dataset[()]
 
 
+def read_with_last(rows: h5py.Dataset, last: h5py.Dataset, n_rows: int) -> np.ndarray:
+    """Read `n_rows` rows and the one that stands apart, without a copy of them in between."""
+    check_array(rows, n_rows)
+    check_array(last, 1)
+    if last.shape[1:] != rows.shape[1:] or last.dtype != rows.dtype:
+        raise ValueError(
+            f"{last.name} is {last.dtype} of {last.shape[1:]}, {rows.name} {rows.dtype} of "
+            f"{rows.shape[1:]}"
+        )
+    joined = np.empty((n_rows + 1, *rows.shape[1:]), rows.dtype)
+    if joined.size:
+        rows.read_direct(joined, dest_sel=np.s_[:n_rows])
+        last.read_direct(joined, dest_sel=np.s_[n_rows:])
+    return joined
+
+
 def check_array(dataset: h5py.Dataset, n_rows: int) -> None:
     """Raise ValueError unless it is numbers of `n_rows` rows, and all of them are in the file."""
     name, shape = dataset.name, dataset.shape

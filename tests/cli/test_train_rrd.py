@@ -24,6 +24,7 @@ from libero_reward_envs.data import load_episodes
 from libero_reward_envs.reward_models.base import load_reward_model
 
 WriteEpisodes = Callable[..., Path]
+RLDS_SET = Path(__file__).parents[1] / "data" / "rlds" / "liber_o10"
 
 # The command of the requirement, as it stands there.
 COMMAND = """
@@ -79,6 +80,21 @@ def test_the_requirements_command_trains_a_reward(
     assert [report["step"] for report in training["history"]] == [10, 20, 30, 40, 50, 60]
     kept = sorted(path.name for path in (out / "checkpoints").iterdir())
     assert kept == ["step_000000040.safetensors", "step_000000060.safetensors"]
+
+
+def test_the_requirements_command_reads_the_sets_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "modified_libero_rlds"  # a folder of suites, as it is published
+    shutil.copytree(RLDS_SET, data / "libero_10_no_noops")
+    monkeypatch.chdir(tmp_path)
+    main(["train-rrd", *words_of_the_requirement(data, cuda=False)])
+    printed = capsys.readouterr()
+    assert "3 episodes to fit, 1 held out; 60 steps" in printed.out
+    model = load_reward_model(tmp_path / "log" / "checkpoints" / "pretrain_RRD_Libero10")
+    dataset = load_episodes(data)
+    assert {summary.task.split("/")[0] for summary in dataset.summaries()} == {"libero_10"}
+    assert np.isfinite(model.compute_reward(dataset[0].transitions())).all()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here, so --cuda is no error")
