@@ -1,5 +1,6 @@
 """Fixtures that all tests share: asset sets, and simulators that stay started."""
 
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -11,11 +12,28 @@ from libero_reward_envs.envs.assets import ASSETS_VARIABLE, CACHE_VARIABLE, Asse
 from libero_reward_envs.envs.libero_env import LiberoEnv
 
 REPOSITORY = Path(__file__).parents[1]
+_TESTS_PER_COLLECTION = 50
+_STARTED_ENVS = 5
+_n_tests = 0
 
 
 def _shared_folder() -> Path:
     named = os.environ.get("LIBERO_REWARD_ENVS_SHARED")
     return Path(named) if named else REPOSITORY.parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _no_simulators_left() -> Iterator[None]:
+    """Let go of simulators of former tests that stand in cycles.
+
+    Each reserves more than a gigabyte, which it does not use; where that adds up to more than the
+    machine has, no process can be forked.
+    """
+    yield
+    global _n_tests
+    _n_tests += 1
+    if _n_tests % _TESTS_PER_COLLECTION == 0:
+        gc.collect()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,13 +69,19 @@ def builtin_assets(_private_cache: None) -> AssetSet:
 
 @pytest.fixture(scope="session")
 def make_env(builtin_assets: AssetSet) -> Iterator[Callable[..., LiberoEnv]]:
-    """Environments on the built-in assets, one for each set of keywords, reset by who uses them."""
+    """Environments on the built-in assets, one for each set of keywords, reset by who uses them.
+
+    The last few stay started; a simulator reserves more than a gigabyte, see above.
+    """
     envs: dict[str, LiberoEnv] = {}
 
     def make(suite: str = "libero_object", task: int | str = 0, **keywords: object) -> LiberoEnv:
         key = repr((suite, task, sorted(keywords.items())))
         if key not in envs:
             envs[key] = LiberoEnv(suite, task, assets="builtin", **keywords)  # pyright: ignore
+        envs[key] = envs.pop(key)  # the last one is the one used last
+        while len(envs) > _STARTED_ENVS:
+            envs.pop(next(iter(envs))).close()
         return envs[key]
 
     yield make

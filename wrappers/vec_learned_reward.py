@@ -65,16 +65,17 @@ class VecLearnedReward(VecEnvWrapper):
         **mix: Unpack[RewardMixArguments],
     ) -> None:
         super().__init__(venv)
-        inner = venv
+        inner, is_normalized = venv, False
         while isinstance(inner, VecEnvWrapper):
             if isinstance(inner, VecLearnedReward):
                 raise ValueError("The envs already have a learned reward. Wrap them once.")
-            if isinstance(inner, VecNormalize):
-                raise ValueError(
-                    "Expected raw observations and rewards, got those of VecNormalize. Put it "
-                    "outside the learned reward, with norm_reward=False."
-                )
+            is_normalized |= isinstance(inner, VecNormalize)
             inner = inner.venv
+        if is_normalized:
+            raise ValueError(
+                "Expected raw observations and rewards, got those of VecNormalize. Put it outside "
+                "the learned reward, with norm_reward=False."
+            )
         if any(venv.env_is_wrapped(LearnedReward)):
             raise ValueError("The envs already have a LearnedReward each. Use one of the two.")
         check_action_space(venv.action_space)
