@@ -12,7 +12,7 @@ from libero_reward_envs.envs.assets import ASSETS_VARIABLE, CACHE_VARIABLE, Asse
 from libero_reward_envs.envs.libero_env import LiberoEnv
 
 REPOSITORY = Path(__file__).parents[1]
-_TESTS_PER_COLLECTION = 50
+_TESTS_PER_COLLECTION = 20
 _STARTED_ENVS = 5
 _n_tests = 0
 
