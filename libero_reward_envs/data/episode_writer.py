@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from libero_reward_envs.data.episodes import Episode
+from libero_reward_envs.data.file_locks import lock_folder
 from libero_reward_envs.data.hdf5 import (
     demo_number,
     index_file,
@@ -23,11 +24,6 @@ from libero_reward_envs.data.hdf5 import (
     pending_folder,
     write_episode,
 )
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where two writers of one file are not kept apart
-    fcntl = None
 
 _TEMPORARY_SUFFIX = ".tmp"
 
@@ -75,7 +71,7 @@ class EpisodeWriter:
         self._env_args = dict(env_args or {})
         self._compression = compression
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock: int | None = _lock_folder(self._folder)
+        self._lock: int | None = lock_folder(self._folder, self._path)
         try:
             for leftover in self._folder.glob(f"*{_TEMPORARY_SUFFIX}"):
                 leftover.unlink()
@@ -222,27 +218,6 @@ def _append_files(file: Any, new: list[Path], first_number: int, env_args: dict[
         total += int(data[f"demo_{number}"].attrs["num_samples"])
     data.attrs["num_demos"] = sum(name.startswith("demo_") for name in data)
     data.attrs["total"] = total
-
-
-def _lock_folder(folder: Path) -> int:
-    """Make and lock a folder, for as long as the returned descriptor is open in this process."""
-    while True:
-        folder.mkdir(exist_ok=True)
-        try:
-            descriptor = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:  # removed by a writer that closed in between
-            continue
-        try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.exists(folder) and os.path.samestat(os.fstat(descriptor), os.stat(folder)):
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            raise RuntimeError(
-                f"Another writer has {str(folder.with_suffix(''))!r} open. Close it first."
-            ) from None
-        os.close(descriptor)
 
 
 def _force_to_disk(path: Path) -> None:

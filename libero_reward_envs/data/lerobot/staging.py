@@ -14,11 +14,6 @@ from typing import Any
 
 from libero_reward_envs.atomic_files import TEMPORARY_SUFFIX, force_folder_to_disk
 
-try:
-    import fcntl
-except ImportError:  # not on Windows, where two writers of one folder are not kept apart
-    fcntl = None
-
 PENDING_FOLDER = ".pending"
 DATA_FILE = "data.parquet"
 FINAL_FILE = "final.parquet"
@@ -120,26 +115,6 @@ def remove_pending(episodes: list[PendingEpisode]) -> None:
         shutil.rmtree(episode.folder)
     if episodes and not any(episodes[0].folder.parent.iterdir()):
         episodes[0].folder.parent.rmdir()
-
-
-def lock_folder(folder: Path) -> int | None:
-    """Lock a folder, for as long as the returned descriptor is open in this process.
-
-    Returns:
-        The descriptor; None where there are no locks.
-
-    Raises:
-        RuntimeError: If another writer has it open.
-    """
-    if fcntl is None:
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise RuntimeError(f"Another writer has {str(folder)!r} open. Close it first.") from None
-    return descriptor
 
 
 def put_file(folder: Path, path: Path, write: Callable[[Path], None]) -> None:

@@ -9,6 +9,7 @@ from types import TracebackType
 import numpy as np
 
 from libero_reward_envs.data.episodes import Episode
+from libero_reward_envs.data.file_locks import lock_folder
 from libero_reward_envs.data.lerobot.commit import (
     BEGINNING,
     MAX_DATA_MB,
@@ -31,7 +32,6 @@ from libero_reward_envs.data.lerobot.staging import (
     DATA_FILE,
     FINAL_FILE,
     PendingEpisode,
-    lock_folder,
     name_video,
     open_pending,
     remove_pending,

@@ -19,6 +19,7 @@ from libero_reward_envs.atomic_files import (
     write_atomically,
 )
 from libero_reward_envs.data.episodes import Episode
+from libero_reward_envs.data.file_locks import lock_folder
 from libero_reward_envs.data.minari.layout import (
     Layout,
     check_layout,
@@ -28,11 +29,6 @@ from libero_reward_envs.data.minari.layout import (
 )
 from libero_reward_envs.data.minari.spaces import describe_space, make_box
 from libero_reward_envs.data.safe_hdf5 import get_child, open_hdf5, read_attribute
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where two writers of one set are not kept apart
-    fcntl = None
 
 MAIN_FILE = "main_data.hdf5"
 METADATA_FILE = "metadata.json"
@@ -84,7 +80,7 @@ class MinariWriter:
                 f"Expected a name such as 'libero/goal-v0', got {self._id!r}. Give `dataset_id`."
             )
         self._description = description
-        self._lock: int | None = _lock(self._pending)
+        self._lock: int | None = lock_folder(self._pending, Path(path))
         try:
             for leftover in self._pending.glob(f"*{TEMPORARY_SUFFIX}"):
                 leftover.unlink()
@@ -235,27 +231,6 @@ def _append_files(path: Path, new: Sequence[Path], first_number: int) -> None:
     try:
         os.fsync(descriptor)
     finally:
-        os.close(descriptor)
-
-
-def _lock(folder: Path) -> int:
-    """Make and lock a folder, for as long as the returned descriptor is open in this process."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:  # removed by a writer that closed in between
-            continue
-        try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if folder.exists() and os.path.samestat(os.fstat(descriptor), os.stat(folder)):
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            raise RuntimeError(
-                f"Another writer has {str(folder.parent)!r} open. Close it first."
-            ) from None
         os.close(descriptor)
 
 

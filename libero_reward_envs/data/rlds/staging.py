@@ -35,11 +35,6 @@ from libero_reward_envs.data.rlds.tfrecord import (
     read_record,
 )
 
-try:
-    import fcntl
-except ImportError:  # not on Windows, where two writers of one folder are not kept apart
-    fcntl = None
-
 
 class StagedSet:
     """The unfinished set of one version.
@@ -232,20 +227,3 @@ def _link(source: Path, target: Path) -> None:
     except OSError:  # a file system without links
         with open(source, "rb") as file:
             write_atomically(target, iter(lambda: file.read(2**20), b""))
-
-
-def lock_folder(folder: Path) -> int | None:
-    """Lock a folder for as long as the returned descriptor is open; None where there are no locks.
-
-    Raises:
-        RuntimeError: If another writer has locked it.
-    """
-    if fcntl is None:
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise RuntimeError(f"Another writer has {str(folder)!r} open. Close it first.") from None
-    return descriptor

@@ -10,6 +10,7 @@ from types import TracebackType
 import numpy as np
 
 from libero_reward_envs.data.episodes import Episode
+from libero_reward_envs.data.file_locks import lock_folder
 from libero_reward_envs.data.rlds.features import STEPS, TENSOR_TYPES, Leaf, describe_tensor
 from libero_reward_envs.data.rlds.files import VERSION
 from libero_reward_envs.data.rlds.images import FORMATS
@@ -21,7 +22,7 @@ from libero_reward_envs.data.rlds.roles import (
     SUCCESS,
     TASK,
 )
-from libero_reward_envs.data.rlds.staging import StagedSet, lock_folder
+from libero_reward_envs.data.rlds.staging import StagedSet
 from libero_reward_envs.data.rlds.tf_example import serialize_example
 from libero_reward_envs.data.rlds.values import encode_rows
 
