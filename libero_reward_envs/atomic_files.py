@@ -39,7 +39,12 @@ def force_folder_to_disk(folder: Path) -> None:
     """Make a new name in a folder outlive a power cut."""
     if os.name == "nt":  # Windows does not open folders, and keeps their names in its journal
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    force_file_to_disk(folder)
+
+
+def force_file_to_disk(path: Path) -> None:
+    """Make what was written to a file outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -7,12 +7,13 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
 import numpy as np
 
+from libero_reward_envs.atomic_files import force_file_to_disk, force_folder_to_disk
+from libero_reward_envs.data.closing import ClosedAtExit
 from libero_reward_envs.data.episodes import Episode
 from libero_reward_envs.data.file_locks import lock_folder
 from libero_reward_envs.data.hdf5 import (
@@ -28,7 +29,7 @@ from libero_reward_envs.data.hdf5 import (
 _TEMPORARY_SUFFIX = ".tmp"
 
 
-class EpisodeWriter:
+class EpisodeWriter(ClosedAtExit):
     """Appends episodes to an HDF5 file in LIBERO's layout.
 
     HDF5 has no journal: a process killed while it changes a file can leave one that no longer
@@ -93,17 +94,6 @@ class EpisodeWriter:
         """The number of episodes in the file, with those that wait."""
         return self._length
 
-    def __enter__(self) -> "EpisodeWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def append(self, episode: Episode, *, states: np.ndarray | None = None) -> None:
         """Add one episode; once this returns, a kill or a power cut no longer loses it.
 
@@ -137,9 +127,9 @@ class EpisodeWriter:
         try:
             with open(temporary, "wb") as target:
                 target.write(image)
-            _force_to_disk(temporary)
+            force_file_to_disk(temporary)
             os.replace(temporary, self._folder / name)
-            _force_to_disk(self._folder)
+            force_folder_to_disk(self._folder)
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -191,9 +181,9 @@ class EpisodeWriter:
             number = 1 + max((demo_number(name) for name, _ in merged), default=-1)
             with h5py.File(temporary, "r+" if merged else "w") as file:
                 _append_files(file, new, number, self._env_args)
-            _force_to_disk(temporary)
+            force_file_to_disk(temporary)
             os.replace(temporary, self._path)
-            _force_to_disk(self._path.parent)
+            force_folder_to_disk(self._path.parent)
         for file in waiting:
             file.unlink()
 
@@ -218,11 +208,3 @@ def _append_files(file: Any, new: list[Path], first_number: int, env_args: dict[
         total += int(data[f"demo_{number}"].attrs["num_samples"])
     data.attrs["num_demos"] = sum(name.startswith("demo_") for name in data)
     data.attrs["total"] = total
-
-
-def _force_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,10 +6,10 @@ It has no actions, nothing before the first step, and says nothing of where it c
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
+from libero_reward_envs.data.closing import ClosedAtExit
 from libero_reward_envs.data.episodes import Episode, EpisodeSummary
 from libero_reward_envs.data.hdf5_frames import SUCCESS_KEY
 from libero_reward_envs.data.provenance import PROVENANCE_KEY, Provenance
@@ -150,7 +150,7 @@ class NpySource:
         )
 
 
-class NpyWriter:
+class NpyWriter(ClosedAtExit):
     """Writes episodes as `.npy` trajectories into a folder for successes and one for failures.
 
     Of an episode only images of o_1 .. o_T stay, and a label of each: the observation "is_success"
@@ -186,17 +186,6 @@ class NpyWriter:
     def __len__(self) -> int:
         """The number of trajectories there, those of former runs included."""
         return self._length
-
-    def __enter__(self) -> "NpyWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def append(self, episode: Episode) -> None:
         """Add one episode; once this returns, a kill or a power cut no longer loses it.

@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from libero_reward_envs.data.closing import ClosedAtExit
+
 MAX_PIXELS = 2**26  # of one picture: 8192 x 8192
 _BATCH_ROWS = 256
 _BUFFER_BYTES = 2**16  # columns are streamed in pieces of this size instead of being read whole
 _PICTURE_MODES = {1: "L", 3: "RGB"}  # by the number of channels
 
 
-class ParquetRows:
+class ParquetRows(ClosedAtExit):
     """One Parquet file, which stays open until `close`.
 
     Args:
@@ -60,12 +62,6 @@ class ParquetRows:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> "ParquetRows":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def read(self, columns: Sequence[str], start: int, stop: int) -> Iterator[dict[str, Any]]:
         """Yield rows `start` to `stop` in batches, as PyArrow arrays by column.

@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from libero_reward_envs.atomic_files import TEMPORARY_SUFFIX, force_folder_to_disk
+from libero_reward_envs.atomic_files import (
+    TEMPORARY_SUFFIX,
+    force_file_to_disk,
+    force_folder_to_disk,
+)
 
 PENDING_FOLDER = ".pending"
 DATA_FILE = "data.parquet"
@@ -151,15 +155,6 @@ def append_lines(path: Path, lines: list[bytes]) -> None:
         file.write(b"".join(lines))
         file.flush()
         os.fsync(file.fileno())
-
-
-def force_file_to_disk(path: Path) -> None:
-    """Make what was written to a file outlive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _open_pending(path: Path) -> PendingEpisode:

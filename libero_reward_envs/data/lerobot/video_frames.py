@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from libero_reward_envs.data.closing import ClosedAtExit
+
 DECODED_CODECS = ("av1", "ffv1", "h264", "hevc", "mjpeg", "mpeg4", "vp9")
 MAX_PIXELS = 2**26  # of one frame: 8192 x 8192
 # A key frame every second frame, as LeRobotDataset has them, so that one frame costs at most two.
@@ -31,7 +33,7 @@ _SEEK_BACK_S = (0.0, 1.0, 10.0, np.inf)  # of files whose seeking ends behind th
 _UNKNOWN_CODEC = "a codec unknown to FFmpeg"
 
 
-class VideoFrames:
+class VideoFrames(ClosedAtExit):
     """The frames of one MP4 file, which stays open until `close`.
 
     Args:
@@ -67,12 +69,6 @@ class VideoFrames:
     def close(self) -> None:
         """Close the file."""
         self._container.close()
-
-    def __enter__(self) -> "VideoFrames":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def read(self, times_s: Sequence[float] | np.ndarray, tolerance_s: float) -> np.ndarray:
         """Return the frames at some times, exactly as decoding the file from its start gives them.

@@ -4,10 +4,10 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
+from libero_reward_envs.data.closing import ClosedAtExit
 from libero_reward_envs.data.episodes import Episode
 from libero_reward_envs.data.file_locks import lock_folder
 from libero_reward_envs.data.lerobot.commit import (
@@ -47,7 +47,7 @@ VERSIONS = ("v2.1", "v3.0")
 _MAX_WAITING = {"v2.1": 16, "v3.0": 256}
 
 
-class LerobotWriter:
+class LerobotWriter(ClosedAtExit):
     """Writes a LeRobotDataset that lerobot reads, and from which `LerobotSource` reads all.
 
     Numbers are stored exactly. With `video`, images lose a little: 2 to 3 of 255 on average on
@@ -110,17 +110,6 @@ class LerobotWriter:
         """The number of episodes in the set, with those that wait."""
         there = 0 if self._state is None else self._state.n_episodes
         return there + len(self._waiting)
-
-    def __enter__(self) -> "LerobotWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def append(self, episode: Episode) -> None:
         """Add one episode; once this returns, a kill or a power cut no longer loses it.

@@ -8,16 +8,17 @@ import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
 
 from libero_reward_envs.atomic_files import (
     TEMPORARY_SUFFIX,
+    force_file_to_disk,
     force_folder_to_disk,
     write_atomically,
 )
+from libero_reward_envs.data.closing import ClosedAtExit
 from libero_reward_envs.data.episodes import Episode
 from libero_reward_envs.data.file_locks import lock_folder
 from libero_reward_envs.data.minari.layout import (
@@ -37,7 +38,7 @@ _ID = re.compile(r"([\w-]+(/[\w-]+)*/)?[\w-]+-v\d+")
 _SINGLE = "episode"  # the group of a file that waits
 
 
-class MinariWriter:
+class MinariWriter(ClosedAtExit):
     """Appends episodes to a Minari set in HDF5, images as they are, without JPEG.
 
     Minari reads them as `minari.load_dataset` does any set; success, task, instruction and metadata
@@ -101,17 +102,6 @@ class MinariWriter:
     def __len__(self) -> int:
         """The number of episodes in the set, with those that wait."""
         return self._length
-
-    def __enter__(self) -> "MinariWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def append(self, episode: Episode) -> None:
         """Add one episode; once this returns, a kill or a power cut no longer loses it.
@@ -227,11 +217,7 @@ def _append_files(path: Path, new: Sequence[Path], first_number: int) -> None:
             with open_hdf5(part) as source:
                 source.copy(_SINGLE, file, name=f"episode_{number}")
             file[f"episode_{number}"].attrs["id"] = number
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    force_file_to_disk(path)
 
 
 def _list_groups(file: h5py.File) -> list[h5py.Group]:

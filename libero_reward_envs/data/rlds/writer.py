@@ -5,10 +5,10 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
+from libero_reward_envs.data.closing import ClosedAtExit
 from libero_reward_envs.data.episodes import Episode
 from libero_reward_envs.data.file_locks import lock_folder
 from libero_reward_envs.data.rlds.features import STEPS, TENSOR_TYPES, Leaf, describe_tensor
@@ -31,7 +31,7 @@ _SHARD_BYTES = 2**28
 _FLAGS = ("is_first", "is_last", "is_terminal")
 
 
-class RldsWriter:
+class RldsWriter(ClosedAtExit):
     """Writes an RLDS set, `<folder>/<version>/`, that TensorFlow Datasets reads.
 
     The steps are laid out as in `openvla/modified_libero_rlds`, which has no observation after the
@@ -105,17 +105,6 @@ class RldsWriter:
     def __len__(self) -> int:
         """The number of episodes, those of former runs included."""
         return len(self._staged)
-
-    def __enter__(self) -> "RldsWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def append(self, episode: Episode) -> None:
         """Add one episode; once this returns, a kill or a power cut no longer loses it.
