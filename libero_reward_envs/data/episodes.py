@@ -152,6 +152,14 @@ class EpisodeSummary:
         """The number of steps T."""
         return self.length
 
+    def make_episode(
+        self, observations: Mapping[str, np.ndarray], actions: np.ndarray, rewards: np.ndarray
+    ) -> Episode:
+        """Return the episode with its arrays; for what is checked see `Episode`."""
+        told = ("terminated", "success", "task", "instruction", "metadata")
+        values = {name: getattr(self, name) for name in told}
+        return Episode(observations, actions, rewards, **values)
+
 
 class EpisodeSource(Protocol):
     """Where a dataset takes its episodes from: a list in memory, or a file."""

@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 
 from libero_reward_envs.data.episodes import Episode, EpisodeSummary
+from libero_reward_envs.data.hdf5_arrays import write_arrays
 from libero_reward_envs.data.safe_hdf5 import (
     check_array,
     get_child,
@@ -31,7 +32,6 @@ from libero_reward_envs.data.safe_hdf5 import (
 
 FORMAT_VERSION = 1
 _SUFFIXES = (".h5", ".hdf5")
-_CHUNK_BYTES = 2**18  # five frames of 128 x 128: one read of a single frame stays cheap
 _MAX_STRING_BYTES = 60_000
 _DAMAGE = (OSError, RuntimeError, KeyError, TypeError, ValueError)  # what reading it may raise
 _DEMO = re.compile(r"demo_\d{1,9}")
@@ -88,17 +88,7 @@ def write_episode(
     for key, value in episode.observations.items():
         arrays[f"obs/{key}"] = value[:-1]
         arrays[f"final_obs/{key}"] = value[-1:]
-    for name, array in arrays.items():
-        row_bytes = max(1, array.nbytes // len(array))
-        rows = min(len(array), max(1, _CHUNK_BYTES // row_bytes))
-        is_image = array.dtype == np.uint8 and array.ndim >= 3
-        group.create_dataset(
-            name,
-            data=array,
-            chunks=(rows, *array.shape[1:]) if array.size else None,
-            compression=compression if is_image else None,
-            fletcher32=bool(array.size),
-        )
+    write_arrays(group, arrays, compression)
 
 
 def make_header(data: h5py.Group, env_args: Mapping[str, Any]) -> None:
@@ -275,15 +265,10 @@ def _read_episode(demo: h5py.Group, observation_keys: Sequence[str] | None) -> E
     missing = [key for key in keys if key not in first or key not in last]
     if missing:
         raise ValueError(f"no observation {missing} in {demo.name}, it has: {', '.join(first)}")
-    return Episode(
-        observations={key: read_with_last(first[key], last[key], len(summary)) for key in keys},
-        actions=read_array(get_child(demo, "actions", h5py.Dataset), len(summary)),
-        rewards=read_array(get_child(demo, "rewards", h5py.Dataset), len(summary)),
-        terminated=summary.terminated,
-        success=summary.success,
-        task=summary.task,
-        instruction=summary.instruction,
-        metadata=summary.metadata,
+    return summary.make_episode(
+        {key: read_with_last(first[key], last[key], len(summary)) for key in keys},
+        read_array(get_child(demo, "actions", h5py.Dataset), len(summary)),
+        read_array(get_child(demo, "rewards", h5py.Dataset), len(summary)),
     )
 
 

@@ -103,13 +103,9 @@ class DemonstrationReader:
         rewards: np.ndarray,
     ) -> Episode:
         actions = read_array(get_child(demo, "actions", h5py.Dataset), len(summary))
-        told = ("terminated", "success", "task", "instruction", "metadata")
         try:
-            return Episode(
-                observations,
-                rescale_actions(actions, self._range),
-                rewards,
-                **{name: getattr(summary, name) for name in told},
+            return summary.make_episode(
+                observations, rescale_actions(actions, self._range), rewards
             )
         except ValueError as error:
             raise ValueError(f"{demo.name}: {error}") from error

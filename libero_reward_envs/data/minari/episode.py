@@ -98,13 +98,9 @@ class MinariRules:
         rewards: np.ndarray,
     ) -> Episode:
         actions = read_array(get_child(group, "actions", h5py.Dataset), len(summary))
-        told = ("terminated", "success", "task", "instruction", "metadata")
         try:
-            return Episode(
-                observations,
-                rescale_actions(actions, self.action_range),
-                rewards,
-                **{name: getattr(summary, name) for name in told},
+            return summary.make_episode(
+                observations, rescale_actions(actions, self.action_range), rewards
             )
         except ValueError as error:
             raise ValueError(f"{group.name}: {error}") from error

@@ -7,10 +7,10 @@ import h5py
 import numpy as np
 
 from libero_reward_envs.data.episodes import Episode
+from libero_reward_envs.data.hdf5_arrays import write_arrays
 from libero_reward_envs.data.minari.spaces import describe_space
 from libero_reward_envs.data.safe_hdf5 import get_child, walk_datasets
 
-_CHUNK_BYTES = 2**18
 _MAX_TEXT_BYTES = 60_000  # HDF5's attributes end at 64 kB
 
 # Shape and type of one observation by key, and of an action under "".
@@ -37,17 +37,7 @@ def write_episode(group: h5py.Group, episode: Episode, episode_id: str) -> None:
     for key, value in episode.observations.items():
         alone = list(episode.observations) == ["state"]
         arrays["observations" if alone else f"observations/{key}"] = value
-    for name, array in arrays.items():
-        row_bytes = max(1, array.nbytes // len(array))
-        rows = min(len(array), max(1, _CHUNK_BYTES // row_bytes))
-        is_image = array.dtype == np.uint8 and array.ndim >= 3
-        group.create_dataset(
-            name,
-            data=array,
-            chunks=(rows, *array.shape[1:]),
-            compression="gzip" if is_image else None,
-            fletcher32=True,
-        )
+    write_arrays(group, arrays)
 
 
 def make_layout(episode: Episode) -> Layout:
