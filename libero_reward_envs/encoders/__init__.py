@@ -1,0 +1,1 @@
+"""Frozen encoders: what they add to observations, and how it is kept."""

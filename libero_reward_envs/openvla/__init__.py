@@ -1,0 +1,1 @@
+"""OpenVLA on current versions of transformers and timm."""
