@@ -1,5 +1,6 @@
 """ResNet-10 with group normalisation, the image trunk of success classifiers."""
 
+from collections.abc import Collection
 from typing import cast
 
 import torch
@@ -157,7 +158,7 @@ def initialize_trunk(trunk: torch.nn.Module, generator: torch.Generator | None) 
     trunk.to(memory_format=cast("torch.memory_format", torch.channels_last))
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Raise a `ValueError` unless `value` is one of `choices`."""
     if value not in choices:
         raise ValueError(f"Unknown `{name}` {value!r}. Choose one of: {', '.join(choices)}.")

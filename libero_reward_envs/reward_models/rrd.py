@@ -40,6 +40,7 @@ def fit_rrd(
     variance_weight: float | Literal["paper"] = "paper",
     scale: Literal["mean", "return"] = "mean",
     episode_sampling: EpisodeSampling = "length",
+    architecture: str = "mlp",
     hidden_sizes: Sequence[int] = (256, 256),
     normalize: bool = True,
     return_scale: float | Literal["auto"] = "auto",
@@ -75,6 +76,7 @@ def fit_rrd(
         variance_weight: See `randomized_return_loss`.
         scale: See `randomized_return_loss`.
         episode_sampling: "length" or "uniform".
+        architecture: "mlp", or "openvla", see `RRDRewardModel`.
         hidden_sizes: Width of each hidden layer.
         normalize: Whether to scale states by mean and standard deviation of the data, the latter at
             least 0.01, and to clip them at 5 standard deviations.
@@ -123,7 +125,7 @@ def fit_rrd(
         _check_same_sizes(data, held_out)
     returns_vary = not warn_of_equal_returns(data.returns)
     trainer = RRDTrainer(
-        _make_model(data, hidden_sizes, normalize, seed, device),
+        _make_model(data, arguments, device),
         episodes_per_step=episodes_per_step,
         steps_per_episode=steps_per_episode,
         learning_rate=learning_rate,
@@ -154,18 +156,15 @@ def fit_rrd(
     return model
 
 
-def _make_model(
-    data: EpisodeStore, hidden_sizes: Sequence[int], normalize: bool, seed: int, device: str
-) -> RRDRewardModel:
+def _make_model(data: EpisodeStore, arguments: Mapping[str, Any], device: str) -> RRDRewardModel:
+    names = ("architecture", "hidden_sizes", "normalize", "seed")
     model = RRDRewardModel(
         data.observation_shapes,
         data.action_size,
-        hidden_sizes=hidden_sizes,
-        normalize=normalize,
-        seed=seed,
+        **{name: arguments[name] for name in names},
         device=device,
     )
-    if normalize and model.state_size:
+    if model.normalize and model.state_size:
         states = data.all_states().items()
         tensors = {key: torch.from_numpy(value).to(model.device) for key, value in states}
         model.network.set_normalization(model.network.join(tensors), STD_FLOOR)

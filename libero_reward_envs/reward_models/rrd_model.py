@@ -7,10 +7,16 @@ import numpy as np
 import torch
 
 from libero_reward_envs.reward_models.base import PretrainedRewardModel, Transitions
+from libero_reward_envs.reward_models.openvla_reward_net import OpenVLARewardNet
+from libero_reward_envs.reward_models.resnet10 import check_choice
 from libero_reward_envs.reward_models.rrd_network import RewardNetwork, is_image
 
-# Rows a forward pass, so that annotating a data set needs little memory.
+ARCHITECTURES = {"mlp": RewardNetwork, "openvla": OpenVLARewardNet}
+
+# Rows a forward pass, so that annotating a data set needs little memory, and numbers in them:
+# features of every patch of a picture are half a million a row.
 _MAX_ROWS = 16384
+_MAX_NUMBERS = 2**24
 _MAX_IMAGE_ROWS = 256
 
 
@@ -31,6 +37,7 @@ class RRDRewardModel(PretrainedRewardModel):
             numbers are images, (H, W, C) uint8, for which see `RewardNetwork`; the others (states,
             features of an encoder) are flattened and joined in this order to the state s.
         action_size: a.
+        architecture: "mlp", or "openvla" for an `OpenVLARewardNet` on OpenVLA's features.
         hidden_sizes: Width of each hidden layer.
         normalize: Whether states are scaled by the mean and deviation among the weights.
         reward_offset: What is subtracted from every reward, see `compute_reward_offset`.
@@ -47,12 +54,15 @@ class RRDRewardModel(PretrainedRewardModel):
         observation_shapes: Mapping[str, Sequence[int]],
         action_size: int,
         *,
+        architecture: str = "mlp",
         hidden_sizes: Sequence[int] = (256, 256),
         normalize: bool = True,
         reward_offset: float = 0.0,
         seed: int = 0,
         device: str | torch.device = "cpu",
     ) -> None:
+        check_choice("architecture", architecture, ARCHITECTURES)
+        self.architecture = architecture
         self.observation_shapes = {key: tuple(s) for key, s in observation_shapes.items()}
         self.observation_keys = tuple(self.observation_shapes)
         self.action_size = action_size
@@ -70,7 +80,7 @@ class RRDRewardModel(PretrainedRewardModel):
         if not np.isfinite(self.reward_offset):
             raise ValueError(f"`reward_offset` must be finite, got {reward_offset}.")
         generator = torch.Generator().manual_seed(int(seed))
-        network = RewardNetwork(
+        network = ARCHITECTURES[architecture](
             self.observation_shapes, action_size, self.hidden_sizes, normalize, generator
         )
         self.network = network.to(device).eval()
@@ -97,6 +107,7 @@ class RRDRewardModel(PretrainedRewardModel):
         return {
             "observation_shapes": {key: list(s) for key, s in self.observation_shapes.items()},
             "action_size": self.action_size,
+            "architecture": self.architecture,
             "hidden_sizes": list(self.hidden_sizes),
             "normalize": self.normalize,
             "reward_offset": self.reward_offset,
@@ -134,6 +145,8 @@ class RRDRewardModel(PretrainedRewardModel):
         dtype, block = (
             (torch.float32, _MAX_IMAGE_ROWS) if has_images else (torch.float64, _MAX_ROWS)
         )
+        n_numbers = sum(torch.Size(shape).numel() for shape in self.observation_shapes.values())
+        block = min(block, max(1, _MAX_NUMBERS // n_numbers))
         n = len(transitions.actions)
         rewards = np.empty(n, np.float32)
         with torch.inference_mode():

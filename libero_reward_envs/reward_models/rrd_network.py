@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 
@@ -11,6 +12,8 @@ _STATE_CLIP = 5.0  # standard deviations, as the released code's DDPG normaliser
 _CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 _MIN_IMAGE_SIZE = 36  # what is left of it after the convolutions is one pixel
 _IMAGE_FEATURES = 64
+
+_Layer = TypeVar("_Layer", torch.nn.Linear, torch.nn.Conv2d)
 
 
 def is_image(shape: Sequence[int]) -> bool:
@@ -52,7 +55,7 @@ class RewardNetwork(torch.nn.Module):
         state_size = sum(torch.Size(observation_shapes[key]).numel() for key in self._state_keys)
         n_features = _IMAGE_FEATURES * len(self._image_keys)
         sizes = [2 * state_size + action_size + n_features, *hidden_sizes, 1]
-        self.layers = _make_mlp(sizes, generator)
+        self.layers = make_mlp(sizes, generator)
         if self._image_keys:  # else no empty entry among the weights
             shapes = [observation_shapes[key] for key in self._image_keys]
             self.images = torch.nn.ModuleList(_make_encoder(s, generator) for s in shapes)
@@ -71,7 +74,8 @@ class RewardNetwork(torch.nn.Module):
         if self._state_keys:
             states, next_states = self.join(observations), self.join(next_observations)
             if self.normalize:
-                states, next_states = self._scale(states), self._scale(next_states)
+                moments = self.state_mean, self.state_std
+                states, next_states = (scale_states(s, *moments) for s in (states, next_states))
             inputs = [states, actions, states - next_states]
         for index, key in enumerate(self._image_keys):
             images, next_images = observations[key], next_observations[key]
@@ -90,24 +94,36 @@ class RewardNetwork(torch.nn.Module):
 
     def scale_output(self, factor: float) -> None:
         """Multiply what the network puts out."""
-        last = self.layers[-1]
-        assert isinstance(last, torch.nn.Linear)
-        with torch.no_grad():
-            last.weight.mul_(factor)
-            last.bias.mul_(factor)
-
-    def _scale(self, states: torch.Tensor) -> torch.Tensor:
-        scaled = (states - self.state_mean) / self.state_std
-        return scaled.clamp(-_STATE_CLIP, _STATE_CLIP)
+        scale_last_layer(self.layers, factor)
 
 
-def _make_mlp(sizes: Iterable[int], generator: torch.Generator) -> torch.nn.Sequential:
+def scale_states(states: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Return states (n, s) in standard deviations from the mean, clipped."""
+    return ((states - mean) / std).clamp(-_STATE_CLIP, _STATE_CLIP)
+
+
+def scale_last_layer(layers: torch.nn.Sequential, factor: float) -> None:
+    """Multiply what an MLP puts out."""
+    last = layers[-1]
+    assert isinstance(last, torch.nn.Linear)
+    with torch.no_grad():
+        last.weight.mul_(factor)
+        last.bias.mul_(factor)
+
+
+def make_mlp(sizes: Iterable[int], generator: torch.Generator) -> torch.nn.Sequential:
+    """Return linear layers between these sizes, with ReLU between them."""
     layers: list[torch.nn.Module] = []
     for n_inputs, n_outputs in itertools.pairwise(sizes):
-        # Made empty: the default initialisation draws from torch's global generator.
-        linear = torch.nn.Linear(n_inputs, n_outputs, device="meta").to_empty(device="cpu")
-        layers += [_initialize(linear, generator), torch.nn.ReLU()]
+        layers += [make_linear(n_inputs, n_outputs, generator), torch.nn.ReLU()]
     return torch.nn.Sequential(*layers[:-1])
+
+
+def make_linear(n_inputs: int, n_outputs: int, generator: torch.Generator) -> torch.nn.Linear:
+    """Return a linear layer, Xavier uniform, the bias zero."""
+    # Made empty: the default initialisation draws from torch's global generator.
+    linear = torch.nn.Linear(n_inputs, n_outputs, device="meta").to_empty(device="cpu")
+    return _initialize(linear, generator)
 
 
 def _make_encoder(shape: Sequence[int], generator: torch.Generator) -> torch.nn.Sequential:
@@ -128,9 +144,7 @@ def _make_encoder(shape: Sequence[int], generator: torch.Generator) -> torch.nn.
     return torch.nn.Sequential(*layers, torch.nn.ReLU())
 
 
-def _initialize(
-    layer: torch.nn.Linear | torch.nn.Conv2d, generator: torch.Generator
-) -> torch.nn.Module:
+def _initialize(layer: _Layer, generator: torch.Generator) -> _Layer:
     torch.nn.init.xavier_uniform_(layer.weight, generator=generator)
     assert layer.bias is not None
     torch.nn.init.zeros_(layer.bias)
