@@ -36,6 +36,9 @@ REWARD_MODEL_CLASSES: dict[str, str] = {
     "UniformRewardModel": "libero_reward_envs.reward_models.redistribution:UniformRewardModel",
     "IRCRRewardModel": "libero_reward_envs.reward_models.redistribution:IRCRRewardModel",
     "ClassifierRewardModel": "libero_reward_envs.reward_models.classifier:ClassifierRewardModel",
+    "FeatureClassifierRewardModel": (
+        "libero_reward_envs.reward_models.feature_classifier:FeatureClassifierRewardModel"
+    ),
 }
 # A file rather than a folder, and always that of a success classifier.
 CHECKPOINT_SUFFIX = ".pt"

@@ -1,20 +1,19 @@
 """The success classifier as a reward model: images in, success or its probability out."""
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from libero_reward_envs.reward_models.base import PretrainedRewardModel, Transitions
+from libero_reward_envs.reward_models.base import Transitions
 from libero_reward_envs.reward_models.binary_classifier import BinaryRewardClassifier
 from libero_reward_envs.reward_models.classifier_images import read_images, take_rows, to_tensors
 from libero_reward_envs.reward_models.classifier_screen import ClassifierScreen, can_screen
 from libero_reward_envs.reward_models.resnet10 import check_choice
+from libero_reward_envs.reward_models.success_model import SuccessRewardModel
 
-REWARD_TYPES = ("binary", "continuous")
 PRECISIONS = ("float32", "int8")
 
 # Rows a forward pass: its largest layer takes a megabyte a row at 128 x 128 pixels.
@@ -25,7 +24,7 @@ _LOGIT_ROUNDING = 1e-3
 _COUNTER = ".num_batches_tracked"
 
 
-class ClassifierRewardModel(PretrainedRewardModel):
+class ClassifierRewardModel(SuccessRewardModel):
     """Rewards images of o_{t+1} that a `BinaryRewardClassifier` takes for success.
 
     p = sigmoid(logit / `temperature`); r_t = p, or with `reward_type` "binary" 1 if p > `threshold`
@@ -89,13 +88,14 @@ class ClassifierRewardModel(PretrainedRewardModel):
         precision: str = "float32",
         device: str | torch.device = "cpu",
     ) -> None:
-        check_choice("reward_type", reward_type, REWARD_TYPES)
+        super().__init__(
+            reward_type=reward_type,
+            threshold=threshold,
+            temperature=temperature,
+            class_prior=class_prior,
+        )
         check_choice("precision", precision, PRECISIONS)
-        _check_probabilities(threshold, temperature, class_prior)
-        self.reward_type, self.threshold = reward_type, float(threshold)
-        self.temperature, self.class_prior = float(temperature), class_prior
         self.precision = precision
-        self.training: dict[str, Any] = {}
         self._screen: ClassifierScreen | None = None
         classifier = BinaryRewardClassifier(
             image_keys,
@@ -166,22 +166,12 @@ class ClassifierRewardModel(PretrainedRewardModel):
         self._screen = None
         return self
 
-    def with_reward_type(self, reward_type: str) -> "ClassifierRewardModel":
-        """Return this model with other rewards, "binary" or "continuous", and the same network."""
-        check_choice("reward_type", reward_type, REWARD_TYPES)
-        model = copy.copy(self)
-        model.reward_type = reward_type
-        return model
-
     @property
     def arguments(self) -> dict[str, Any]:
         """The constructor's keyword arguments, as JSON would hold them."""
         return {
             **self.classifier.arguments,
-            "reward_type": self.reward_type,
-            "threshold": self.threshold,
-            "temperature": self.temperature,
-            "class_prior": self.class_prior,
+            **self.calibration,
             "precision": self.precision,
         }
 
@@ -214,7 +204,7 @@ class ClassifierRewardModel(PretrainedRewardModel):
         logits = self._compute_logits_near(border, images)
         for row in np.flatnonzero(np.abs(logits - border) < _LOGIT_ROUNDING):
             logits[row] = self._compute_exact(take_rows(images, slice(row, row + 1)))[0]
-        return (self._to_probability(logits) > np.float32(self.threshold)).astype(np.float32)
+        return self.to_binary(logits)
 
     def compute_probability(self, images: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the probability of success, shape (n,), float32.
@@ -226,11 +216,7 @@ class ClassifierRewardModel(PretrainedRewardModel):
             RuntimeError: If the model was only constructed and has no weights.
             ValueError: If images are missing, of another size, order of axes or type.
         """
-        return self._to_probability(self._compute_logits(self._read_images(images)))
-
-    def _to_probability(self, logits: np.ndarray) -> np.ndarray:
-        scaled = torch.from_numpy(logits) / self.temperature
-        return torch.sigmoid(scaled).numpy().astype(np.float32)
+        return self.to_probability(self._compute_logits(self._read_images(images)))
 
     def _read_images(self, observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return read_images(observations, self.observation_keys, self.image_shape)
@@ -289,12 +275,3 @@ def _full_precision(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
-
-
-def _check_probabilities(threshold: float, temperature: float, class_prior: float | None) -> None:
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"`threshold` must be in [0, 1], got {threshold}.")
-    if not 0 < temperature < np.inf:
-        raise ValueError(f"`temperature` must be positive and finite, got {temperature}.")
-    if class_prior is not None and not 0 <= class_prior <= 1:
-        raise ValueError(f"`class_prior` must be in [0, 1] or None, got {class_prior}.")

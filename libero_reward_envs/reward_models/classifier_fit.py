@@ -1,6 +1,5 @@
 """Fitting a success classifier to labelled frames."""
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,11 @@ from libero_reward_envs.reward_models.binary_classifier import BinaryRewardClass
 from libero_reward_envs.reward_models.classifier import ClassifierRewardModel
 from libero_reward_envs.reward_models.classifier_batches import ClassifierBatches
 from libero_reward_envs.reward_models.classifier_record import describe_data, finish_classifier
-from libero_reward_envs.reward_models.classifier_run import ClassifierRun, train_with_checkpoints
+from libero_reward_envs.reward_models.classifier_run import (
+    ClassifierRun,
+    check_numbers,
+    train_with_checkpoints,
+)
 from libero_reward_envs.reward_models.frame_draw import FrameDraw
 from libero_reward_envs.reward_models.resnet10 import check_choice
 
@@ -134,7 +137,7 @@ def fit_classifier(
         for name, value in locals().items()
         if name in _STORED
     }
-    _check_numbers(settings)
+    _check_settings(settings)
     _check_data(train, holdout, settings)
     classifier = _make_classifier(settings, pretrained_encoder_path).to(device)
     about = describe_data(train, holdout) | {"initial_encoder_hash": classifier.encoder_hash}
@@ -183,24 +186,13 @@ def _make_classifier(
     )
 
 
-def _check_numbers(settings: Mapping[str, Any]) -> None:
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    check_numbers(settings)
     check_choice("lr_schedule", settings["lr_schedule"], ("constant", "cosine"))
-    for name in ("n_epochs", "batch_size", "frames_per_epoch"):
-        if settings[name] is not None and settings[name] < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {settings[name]}.")
-    if not 0 < settings["learning_rate"] < math.inf:
-        raise ValueError(f"`learning_rate` must be positive, got {settings['learning_rate']}.")
-    if not 0 <= settings["weight_decay"] < math.inf:
-        raise ValueError(f"`weight_decay` must not be negative, got {settings['weight_decay']}.")
     if not 0 <= settings["max_shift_px"] < min(settings["image_size"][1:]):
         raise ValueError(
             f"`max_shift_px` must be at least 0 and less than the image, got "
             f"{settings['max_shift_px']}."
-        )
-    if not 0 <= settings["target_false_positive_rate"] < 1:
-        raise ValueError(
-            "`target_false_positive_rate` must be in [0, 1), got "
-            f"{settings['target_false_positive_rate']}."
         )
 
 

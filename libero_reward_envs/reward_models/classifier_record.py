@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from libero_reward_envs.data.frames import RewardDataset
+from libero_reward_envs.reward_models.binary_classifier import BinaryRewardClassifier
 from libero_reward_envs.reward_models.classifier import ClassifierRewardModel
 from libero_reward_envs.reward_models.classifier_run import ClassifierRun
 from libero_reward_envs.reward_models.frame_scores import (
@@ -31,6 +32,37 @@ def finish_classifier(
         settings: The arguments of `fit_classifier` to be stored.
         about: What `describe_data` returned, and more to be stored.
     """
+    record = calibrate(run, settings, about)
+    assert isinstance(run.classifier, BinaryRewardClassifier)
+    return ClassifierRewardModel.from_classifier(
+        run.classifier,
+        **choose_calibration(record),
+        training={"method": "fit_classifier", **record},
+        device=next(run.classifier.parameters()).device,
+    )
+
+
+def choose_calibration(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `SuccessRewardModel` that a record gives."""
+    quality = record["quality"]
+    return {
+        "threshold": quality["threshold"],
+        "temperature": quality["temperature"],
+        "class_prior": record["class_prior"],
+    }
+
+
+def calibrate(
+    run: ClassifierRun, settings: Mapping[str, Any], about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Take the best weights, choose temperature and threshold, and return all that is stored.
+
+    Args:
+        run: The training; its network has the best weights afterwards.
+        settings: The arguments that it was made with; "target_false_positive_rate" and "seed" are
+            used.
+        about: Counts of the data, "frames" and "label_1" under "train", and more to be stored.
+    """
     run.load_best()
     scores = run.batches.score()
     temperature = fit_temperature(scores.logits, scores.labels)
@@ -40,8 +72,7 @@ def finish_classifier(
     probability = float(to_probability(np.array(threshold.logit), temperature))
     before, after = measure_scores(scores), measure_scores(scores, temperature)
     rng = np.random.default_rng(settings["seed"])
-    training = {
-        "method": "fit_classifier",
+    return {
         "settings": dict(settings),
         "class_prior": about["train"]["label_1"] / about["train"]["frames"],
         "best_epoch": run.best["epoch"],
@@ -60,14 +91,6 @@ def finish_classifier(
         "versions": _list_versions(),
         "history": run.history,
     }
-    return ClassifierRewardModel.from_classifier(
-        run.classifier,
-        threshold=probability,
-        temperature=temperature,
-        class_prior=training["class_prior"],
-        training=training,
-        device=next(run.classifier.parameters()).device,
-    )
 
 
 def _measure_threshold(

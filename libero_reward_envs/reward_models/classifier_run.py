@@ -13,6 +13,7 @@ from torch.nn import functional
 from libero_reward_envs.checkpoints import read_newest_checkpoint, write_checkpoint
 from libero_reward_envs.reward_models.binary_classifier import BinaryRewardClassifier
 from libero_reward_envs.reward_models.classifier_batches import ClassifierBatches
+from libero_reward_envs.reward_models.feature_batches import FeatureBatches, FeatureNetwork
 from libero_reward_envs.reward_models.frame_scores import (
     FrameScores,
     compute_auroc,
@@ -49,8 +50,8 @@ class ClassifierRun:
 
     def __init__(
         self,
-        classifier: BinaryRewardClassifier,
-        batches: ClassifierBatches,
+        classifier: BinaryRewardClassifier | FeatureNetwork,
+        batches: ClassifierBatches | FeatureBatches,
         *,
         positive_share: float,
         balance: bool,
@@ -223,6 +224,22 @@ def train_with_checkpoints(
             write_checkpoint(folder, len(run.history), arrays, content)
 
 
+def check_numbers(settings: Mapping[str, Any]) -> None:
+    """Raise a ValueError if a number of a training is out of range."""
+    for name in ("n_epochs", "batch_size", "frames_per_epoch"):
+        if settings[name] is not None and settings[name] < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {settings[name]}.")
+    if not 0 < settings["learning_rate"] < math.inf:
+        raise ValueError(f"`learning_rate` must be positive, got {settings['learning_rate']}.")
+    if not 0 <= settings["weight_decay"] < math.inf:
+        raise ValueError(f"`weight_decay` must not be negative, got {settings['weight_decay']}.")
+    if not 0 <= settings["target_false_positive_rate"] < 1:
+        raise ValueError(
+            "`target_false_positive_rate` must be in [0, 1), got "
+            f"{settings['target_false_positive_rate']}."
+        )
+
+
 def _weigh(positive_share: float) -> tuple[float, float]:
     """Return the weights of labels 0 and 1 with which both count the same."""
     return 0.5 / (1 - positive_share), 0.5 / positive_share
@@ -232,7 +249,7 @@ def _merit(report: Mapping[str, float]) -> tuple[float, float]:
     return report["holdout_average_precision"], -report["holdout_loss"]
 
 
-def _list_trained(classifier: BinaryRewardClassifier) -> list[str]:
+def _list_trained(classifier: torch.nn.Module) -> list[str]:
     """Return the names of the tensors that training changes."""
     names = list(classifier.state_dict())
     if classifier.freeze_encoder:
