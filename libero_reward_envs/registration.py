@@ -26,7 +26,7 @@ def register_envs() -> None:
         entry_point=_LIBERO_ENV,
         additional_wrappers=(_TIME_LIMIT,),
     )
-    for method in ("RRD", "Classifier"):
+    for method in ("RRD", "Classifier", "OpenVLA"):
         gym.register(
             f"Libero{method}-v0",
             entry_point=f"libero_reward_envs.factory:make_{method.lower()}_env",

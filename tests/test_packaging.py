@@ -24,7 +24,7 @@ LAYERS = [
         "reward_models.saving",
         "yaml_config",
     },
-    {"envs", "reward_models"},
+    {"encoders", "envs", "openvla", "reward_models"},
     {"wrappers", "registration"},
     {"agent_config", "factory"},
     {"agents", "evaluation"},

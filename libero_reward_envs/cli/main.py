@@ -20,8 +20,10 @@ COMMANDS = {
     "convert": ("libero_reward_envs.cli.convert", "ConvertArgs"),
     "inspect": ("libero_reward_envs.cli.inspect_episodes", "InspectArgs"),
     "annotate": ("libero_reward_envs.cli.annotate", "AnnotateArgs"),
+    "extract-features": ("libero_reward_envs.cli.extract_features", "ExtractFeaturesArgs"),
     "regenerate": ("libero_reward_envs.cli.regenerate", "RegenerateArgs"),
     "train-rrd": ("libero_reward_envs.cli.train_rrd", "TrainRRDArgs"),
+    "make-tiny-openvla": ("libero_reward_envs.cli.make_tiny_openvla", "MakeTinyOpenVLAArgs"),
 }
 
 _TRUTH = {"true": True, "false": False}
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("\nlibero-reward: stopped; what was written so far is complete.", file=sys.stderr)
         raise SystemExit(130) from None
-    except (ValueError, RuntimeError, ImportError, OSError) as error:
+    except (ValueError, RuntimeError, ImportError, MemoryError, OSError) as error:
         if os.environ.get(_DEBUG_VARIABLE):
             raise
         print(f"libero-reward {command}: {error}", file=sys.stderr)

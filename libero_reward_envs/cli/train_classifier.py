@@ -6,109 +6,23 @@ its temperature too, into `--out`, beside `curves.csv`.
 """
 
 import csv
-import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import tyro
+from libero_reward_envs.cli.openvla_features import check_openvla_args
+from libero_reward_envs.cli.train_classifier_args import TrainClassifierArgs
 
 if TYPE_CHECKING:
     from libero_reward_envs.data.frames import RewardDataset
     from libero_reward_envs.reward_models.classifier import ClassifierRewardModel
     from libero_reward_envs.reward_models.classifier_fit import BestEpoch
+    from libero_reward_envs.reward_models.success_model import SuccessRewardModel
+
+__all__ = ["TrainClassifierArgs", "main"]
 
 CURVES_FILE = "curves.csv"
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainClassifierArgs:
-    """Fit a success classifier to trajectories of labelled images.
-
-    Trajectories are held out whole; on them the best epoch, the calibration and the threshold are
-    chosen. Everything the model must know later is stored with it.
-    """
-
-    output_checkpoint: Path
-    """The checkpoint, such as ./checkpoints/reward_model.pt; its folder is made if needed."""
-    positive_dir: Annotated[
-        Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(this or --data)")
-    ] = None
-    """Folder, or HDF5 file, of trajectories with success."""
-    negative_dir: Annotated[
-        Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(this or --data)")
-    ] = None
-    """Folder, or HDF5 file, of trajectories without."""
-    data: Annotated[
-        Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(this or two folders)")
-    ] = None
-    """HDF5 file of both, as `libero-reward collect --out` writes it."""
-    out: Annotated[
-        Path | None,
-        tyro.conf.arg(
-            metavar="PATH", help_behavior_hint="(default: OUTPUT_CHECKPOINT without .pt)"
-        ),
-    ] = None
-    """Folder for the reward model and the curves."""
-    pretrained_encoder_path: Annotated[
-        Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: none)")
-    ] = None
-    """Weights of the image encoder, such as ./resnet10_pretrained.pt. Without them it is trained
-    from the start, which needs more data."""
-    train_encoder: bool = False
-    """Train the encoder that --pretrained-encoder-path gives too, rather than freeze it."""
-    backbone: Literal["resnet10", "resnet18"] = "resnet10"
-    """The image encoder; resnet18 needs torchvision."""
-    padding: Literal["symmetric", "same"] = "symmetric"
-    """How the encoder pads: "same" for weights that come from SERL."""
-    normalization: Literal["imagenet", "unit"] = "imagenet"
-    """How it scales pixels: by ImageNet's mean and deviation, or to [0, 1] only."""
-    image_key: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY [KEY ...]")] = ("base_camera",)
-    """The images to use; several are joined."""
-    image_size: Annotated[tuple[int, int, int], tyro.conf.arg(metavar="C H W")] = (3, 64, 64)
-    """Their size."""
-    batch_size: int = 32
-    """Frames a step of Adam."""
-    epochs: int = 100
-    """How often every frame, or --frames-per-epoch of them, are learnt from."""
-    frames_per_epoch: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all)")
-    ] = None
-    """About how many frames are drawn for each epoch, as many of each label if they are balanced:
-    frames of one episode are much alike."""
-    max_shift_px: int = 0
-    """Shift training images at random by up to this many pixels."""
-    lr: float = 1e-4
-    """Learning rate of Adam."""
-    lr_schedule: Literal["constant", "cosine"] = "constant"
-    """Whether it stays, or falls to zero over the epochs."""
-    weight_decay: float = 0.0
-    """Of Adam, decoupled from the gradient."""
-    balance: bool = True
-    """Let success and no success weigh the same, whatever their number."""
-    hidden_dim: int = 256
-    """Width of the classifier."""
-    num_spatial_blocks: int = 8
-    """Learned weightings of each feature over the image."""
-    holdout_fraction: float = 0.2
-    """Share of the trajectories that are held out."""
-    target_false_positive_rate: float = 0.01
-    """Share of held-out frames without success that the threshold may let pass."""
-    seed: int = 0
-    """Draws the held-out trajectories, the initial weights and the order of the frames."""
-    device: str = "cpu"
-    """Where the classifier is trained."""
-    workers: int = 0
-    """Processes that read images; 0 for none but this one."""
-    checkpoint_dir: Annotated[
-        Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: none)")
-    ] = None
-    """Folder for the training's state after each epoch, from which the same command goes on."""
-    visualize_positive: bool = False
-    """Write all frames of success as PNGs before training."""
-    vis_output_dir: Path = Path("positive_samples_vis")
-    """Where to."""
 
 
 def main(args: TrainClassifierArgs) -> None:
@@ -117,6 +31,10 @@ def main(args: TrainClassifierArgs) -> None:
     from libero_reward_envs.data.frames import split_trajectories
 
     out = _choose_out(args)
+    check_openvla_args(args.openvla)
+    if args.openvla.use_openvla_features:
+        _train_on_features(args, out)
+        return
     dataset = _read_data(args)
     print(dataset.describe())
     if args.visualize_positive:
@@ -129,11 +47,31 @@ def main(args: TrainClassifierArgs) -> None:
     model = _fit(args, train, holdout, out, checkpoints)
     checkpoints.finish(model)
     model.save_pretrained(out)
+    _print_result(args, model)
+    print(f"Checkpoint: {args.output_checkpoint}\nReward model and curves: {out}")
+
+
+def _train_on_features(args: TrainClassifierArgs, out: Path) -> None:
+    """Train on OpenVLA's features instead of images."""
+    from libero_reward_envs.cli.train_feature_classifier import train_feature_classifier
+
+    _check_data(args)
+    history: list[Mapping[str, float]] = []
+    try:
+        model = train_feature_classifier(args, history, out)
+    finally:
+        if history:
+            _write_curves(out / CURVES_FILE, history)
+    model.save_pretrained(out)
+    _print_result(args, model)
+    print(f"Reward model and curves: {out}\nA .pt file would hold a network on images: none.")
+
+
+def _print_result(args: TrainClassifierArgs, model: "SuccessRewardModel") -> None:
     best = model.training["best_report"]
     print(
         f"Best of {args.epochs} epochs by held-out average precision: {best['epoch']}\n"
-        f"Held out:\n{_tabulate(model.training['quality'])}\n"
-        f"Checkpoint: {args.output_checkpoint}\nReward model and curves: {out}"
+        f"Held out:\n{_tabulate(model.training['quality'])}"
     )
 
 
@@ -141,11 +79,18 @@ def _read_data(args: TrainClassifierArgs) -> "RewardDataset":
     from libero_reward_envs.data.frames import RewardDataset
 
     images: dict[str, Any] = {"image_keys": args.image_key, "image_size": args.image_size}
-    folders = (args.positive_dir, args.negative_dir)
-    if args.data is not None and folders == (None, None):
+    _check_data(args)
+    if args.data is not None:
         return RewardDataset.from_episodes(args.data, **images)
-    if args.data is None and folders[0] is not None and folders[1] is not None:
-        return RewardDataset(folders[0], folders[1], **images)
+    assert args.positive_dir is not None
+    assert args.negative_dir is not None
+    return RewardDataset(args.positive_dir, args.negative_dir, **images)
+
+
+def _check_data(args: TrainClassifierArgs) -> None:
+    folders = (args.positive_dir, args.negative_dir)
+    if folders == (None, None) if args.data is not None else None not in folders:
+        return
     raise ValueError(
         "Expected either --data, for one file, or both --positive-dir and --negative-dir, got "
         f"--data {args.data}, --positive-dir {folders[0]}, --negative-dir {folders[1]}."

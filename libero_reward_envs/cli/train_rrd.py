@@ -8,8 +8,9 @@ the same command goes on after a stop.
 
 import sys
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from libero_reward_envs.cli.train_rrd_args import TrainRRDArgs
 
@@ -34,13 +35,17 @@ def main(args: TrainRRDArgs) -> None:
     print(*plan.notes, sep="\n", end="\n" if plan.notes else "")
     dataset = train_rrd_data.read_dataset(plan.data, args.env)
     if args.libero_image_size is not None:
-        train_rrd_data.check_image_size(dataset, args.observation_keys, args.libero_image_size)
+        uses_features = args.openvla.use_openvla_features
+        images = args.openvla_image_keys if uses_features else args.observation_keys
+        train_rrd_data.check_image_size(dataset, images, args.libero_image_size)
+    encode, record = _choose_features(args, dataset)
     rng = np.random.default_rng(args.schedule.seed)
-    train, holdout = split_episodes(dataset, args.holdout_fraction, rng)
+    train, holdout = split_episodes(encode(dataset, plan.data), args.holdout_fraction, rng)
     test = None
     if args.test is not None:
-        test = train_rrd_data.read_dataset(args.test, args.env)
-        train_rrd_data.check_test_episodes(train, test, args.observation_keys, str(args.test))
+        test = encode(train_rrd_data.read_dataset(args.test, args.env), args.test)
+        keys = plan.fit["observation_keys"]
+        train_rrd_data.check_test_episodes(train, test, keys, str(args.test))
     print(
         f"{plan.data}: {len(train)} episodes to fit, {len(holdout)} held out; "
         f"{plan.n_steps} steps, episodes in each: {plan.fit['episodes_per_step']}."
@@ -48,6 +53,7 @@ def main(args: TrainRRDArgs) -> None:
     model = _fit(plan, args.tag or DEFAULT_TAG, train, holdout)
     quality = judge_reward(model, holdout)
     model.training |= {"command": make_command(args), "tag": args.tag, "holdout": quality}
+    model.training |= record
     _print_quality(f"{len(holdout)} held-out episodes", quality)
     if args.test is not None and test is not None:
         tested = judge_reward(model, test)
@@ -61,6 +67,23 @@ def main(args: TrainRRDArgs) -> None:
         print(
             f"No reward model is written, as --no-save-final says. Checkpoints: {plan.checkpoints}"
         )
+
+
+def _choose_features(
+    args: TrainRRDArgs, dataset: "EpisodeDataset"
+) -> tuple["Callable[[EpisodeDataset, Path], EpisodeDataset]", dict[str, Any]]:
+    """Return what adds features to episodes, and what is to be stored of them."""
+    if not args.openvla.use_openvla_features:
+        return lambda episodes, _: episodes, {}
+    from libero_reward_envs.cli.openvla_features import encode_with_cache, load_encoders
+    from libero_reward_envs.encoders.openvla_record import RECORD_KEY, describe_openvla_features
+
+    assert args.openvla.openvla_model is not None
+    encoders = load_encoders(args.openvla, dataset, args.openvla_image_keys)
+    record = describe_openvla_features(args.openvla.openvla_model, encoders, dataset)
+    return lambda episodes, path: encode_with_cache(episodes, path, encoders, args.openvla), {
+        RECORD_KEY: record
+    }
 
 
 def _fit(

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from libero_reward_envs.cli.openvla_features import OpenVLAFeatureArgs
+
 DEFAULT_STEPS = 10_000
 
 
@@ -142,8 +144,15 @@ class TrainRRDArgs:
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as they are)")
     ] = None
     """Height and width that images among --observation-keys must have, in pixels."""
+    openvla_image_keys: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY [KEY ...]")] = (
+        "agentview_image",
+    )
+    """With --use-openvla-features, the images that it looks at: one a camera."""
     holdout_fraction: float = 0.2
     """Share of the episodes that are held out, to judge the reward."""
     method: Annotated[MethodArgs, tyro.conf.OmitArgPrefixes] = MethodArgs()
     schedule: Annotated[ScheduleArgs, tyro.conf.OmitArgPrefixes] = ScheduleArgs()
+    openvla: Annotated[OpenVLAFeatureArgs, tyro.conf.OmitArgPrefixes] = dataclasses.field(
+        default_factory=OpenVLAFeatureArgs
+    )
     policy: Annotated[PolicyArgs, tyro.conf.OmitArgPrefixes] = PolicyArgs()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from libero_reward_envs.cli.openvla_features import check_openvla_args
 from libero_reward_envs.cli.train_rrd_args import (
     DEFAULT_STEPS,
     MethodArgs,
@@ -70,7 +71,7 @@ def make_plan(args: TrainRRDArgs) -> TrainingPlan:
     n_steps, log_interval, save_freq = _count_steps(args.schedule)
     fit = {
         **_choose_method(args.method),
-        "observation_keys": args.observation_keys,
+        **_choose_network(args),
         "learning_rate": args.schedule.learning_rate,
         "log_interval": log_interval,
         "seed": args.schedule.seed,
@@ -162,6 +163,25 @@ def _choose_method(method: MethodArgs) -> dict[str, Any]:
         "episode_sampling": method.episode_sampling,
         "return_scale": method.return_scale,
         "offset_margin": None if method.offset_margin < 0 else method.offset_margin,
+    }
+
+
+def _choose_network(args: TrainRRDArgs) -> dict[str, Any]:
+    """Return what the network reads, and which one it is."""
+    check_openvla_args(args.openvla)
+    if not args.openvla.use_openvla_features:
+        return {"observation_keys": args.observation_keys}
+    if args.observation_keys != TrainRRDArgs.observation_keys:
+        raise ValueError(
+            "With --use-openvla-features the reward reads features alone, of the images that "
+            "--openvla-image-keys names. Leave --observation-keys out."
+        )
+    from libero_reward_envs.reward_models.openvla_reward_net import LANGUAGE_KEY, VISION_KEY
+
+    return {
+        "observation_keys": (LANGUAGE_KEY, VISION_KEY),
+        "architecture": "openvla",
+        "hidden_sizes": args.openvla.hidden_sizes,
     }
 
 

@@ -1,1 +1,1 @@
-"""Frozen encoders: what they add to observations, and how it is kept."""
+"""Frozen encoders: what turns observations into features, and how features are kept."""

@@ -21,7 +21,7 @@ class FeatureClassifierRewardModel(SuccessRewardModel):
 
     Args:
         observation_shapes: Of "openvla/language" and "openvla/vision", see `OpenVLARewardNet`.
-        action_size: a.
+        action_size: a; 0 to leave actions out, for data that have none.
         hidden_sizes: Width of each hidden layer.
         normalize: Whether features are scaled by the mean and deviation among the weights.
         reward_type: See `SuccessRewardModel`, also for the following three.
@@ -89,6 +89,8 @@ class FeatureClassifierRewardModel(SuccessRewardModel):
 
     def compute_reward(self, transitions: Transitions) -> np.ndarray:
         """Return one reward a transition, shape (n,), float32."""
+        if not self.scorer.action_size:
+            transitions = transitions._replace(actions=transitions.actions[:, :0])
         logits = self.scorer.compute_reward(transitions)
         if self.reward_type == "continuous":
             return self.to_probability(logits)

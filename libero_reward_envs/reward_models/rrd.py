@@ -157,6 +157,8 @@ def fit_rrd(
 
 
 def _make_model(data: EpisodeStore, arguments: Mapping[str, Any], device: str) -> RRDRewardModel:
+    if data.action_size == 0:
+        raise ValueError("Expected actions, got episodes of `action_size` 0.")
     names = ("architecture", "hidden_sizes", "normalize", "seed")
     model = RRDRewardModel(
         data.observation_shapes,

@@ -36,7 +36,7 @@ class RRDRewardModel(PretrainedRewardModel):
         observation_shapes: What it reads: the shape of one observation by key. Shapes of three
             numbers are images, (H, W, C) uint8, for which see `RewardNetwork`; the others (states,
             features of an encoder) are flattened and joined in this order to the state s.
-        action_size: a.
+        action_size: a; 0 for a reward of observations alone.
         architecture: "mlp", or "openvla" for an `OpenVLARewardNet` on OpenVLA's features.
         hidden_sizes: Width of each hidden layer.
         normalize: Whether states are scaled by the mean and deviation among the weights.
@@ -72,9 +72,7 @@ class RRDRewardModel(PretrainedRewardModel):
         self.training: dict[str, Any] = {}
         if not self.observation_keys:
             raise ValueError("`observation_shapes` must name at least one observation, got none.")
-        if action_size == 0:
-            raise ValueError("Expected actions, got episodes or an env of `action_size` 0.")
-        sizes = [action_size, *self.hidden_sizes, *sum(self.observation_shapes.values(), ())]
+        sizes = [action_size + 1, *self.hidden_sizes, *sum(self.observation_shapes.values(), ())]
         if not all(isinstance(size, int) and size > 0 for size in sizes):
             raise ValueError(f"Sizes must be positive whole numbers, got {sizes}.")
         if not np.isfinite(self.reward_offset):
