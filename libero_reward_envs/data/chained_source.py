@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:  # that module needs this one
-    from libero_reward_envs.data.episodes import Episode, EpisodeDataset, EpisodeSummary
+    from libero_reward_envs.data.episodes import (
+        Episode,
+        EpisodeDataset,
+        EpisodeSource,
+        EpisodeSummary,
+    )
 
 
 class ChainedSource:
@@ -31,12 +36,17 @@ class ChainedSource:
 
     def read(self, index: int, observation_keys: Sequence[str] | None = None) -> "Episode":
         """Read episode `index`, with all observations or only those named."""
+        source, position = self.locate(index)
+        return source.read(position, observation_keys)
+
+    def locate(self, index: int) -> "tuple[EpisodeSource, int]":
+        """Return the source of an episode, and its number there."""
         ends = self._find_ends()
         place = int(np.searchsorted(ends, index, side="right"))
         if index < 0 or place == len(ends):
             raise IndexError(f"Episode {index} of {len(self)}.")
         part = self.parts[place]
-        return part.read(index - int(ends[place]) + len(part), observation_keys)
+        return part.locate(index - int(ends[place]) + len(part))
 
     def summaries(self) -> "list[EpisodeSummary]":
         """Return one summary an episode, without reading observations."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from libero_reward_envs.data.episode_steps import EpisodeSteps, has_fast_steps, read_steps
 from libero_reward_envs.data.episodes import Episode, EpisodeDataset
 from libero_reward_envs.data.hdf5_frames import SUCCESS_KEY
 
@@ -85,6 +86,24 @@ class EpisodeReader:
             ValueError: If it is not like the first one, or is damaged.
         """
         episode = self.dataset.read(number, self._keys)
+        self._check(episode, number)
+        return episode
+
+    def has_fast_steps(self, number: int) -> bool:
+        """Whether steps of an episode are read without the rest of it."""
+        return has_fast_steps(self.dataset, number)
+
+    def read_steps(self, number: int, start: int, stop: int) -> EpisodeSteps:
+        """Read some steps of an episode, with their labels, see `episode_steps`.
+
+        Raises:
+            ValueError: As `read` does, and if the episode has no such steps.
+        """
+        steps = read_steps(self.dataset, number, start, stop, self._keys)
+        self._check(steps, number)
+        return steps
+
+    def _check(self, episode: Episode | EpisodeSteps, number: int) -> None:
         for key, shape in self.observation_shapes.items():
             found, dtype = episode.observations[key], self.observation_dtypes[key]
             if found.shape[1:] != shape or found.dtype != dtype:
@@ -98,4 +117,3 @@ class EpisodeReader:
                 f"Expected actions of shape {self.action_shape} as in episode 0, got "
                 f"{episode.actions.shape[1:]} in episode {number}. Leave those out with `filter`."
             )
-        return episode

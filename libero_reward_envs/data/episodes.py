@@ -1,14 +1,16 @@
 """Episodes and sequences of them, the only data types of the package."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, overload
+from typing import Any, overload
 
 import numpy as np
 
 from libero_reward_envs.data.array_checks import check_array, check_observations
 from libero_reward_envs.data.chained_source import ChainedSource
+from libero_reward_envs.data.episode_source import EpisodeSource
 from libero_reward_envs.reward_models.base import (
     EPISODE_LENGTH_KEY,
     EPISODE_RETURN_KEY,
@@ -161,22 +163,6 @@ class EpisodeSummary:
         return Episode(observations, actions, rewards, **values)
 
 
-class EpisodeSource(Protocol):
-    """Where a dataset takes its episodes from: a list in memory, or a file."""
-
-    def __len__(self) -> int:
-        """The number of episodes."""
-        ...
-
-    def read(self, index: int, observation_keys: Sequence[str] | None = None) -> Episode:
-        """Read episode `index`, with all observations or only those named."""
-        ...
-
-    def summaries(self) -> Sequence[EpisodeSummary]:
-        """Return one summary an episode, without reading observations."""
-        ...
-
-
 class EpisodeDataset(Sequence[Episode]):
     """A lazy sequence of episodes; slices, filters and sums are views that read nothing.
 
@@ -212,8 +198,10 @@ class EpisodeDataset(Sequence[Episode]):
         return self.read(index)
 
     def __iter__(self) -> Iterator[Episode]:
-        """Read the episodes one after the other."""
-        return (self.read(index) for index in range(len(self)))
+        """Read the episodes one after the other; files may stay open in between."""
+        with getattr(self._source, "keep_open", contextlib.nullcontext)():
+            for index in range(len(self)):
+                yield self.read(index)
 
     def __add__(self, other: "EpisodeDataset") -> "EpisodeDataset":
         """Return a view of this dataset's episodes followed by the other's."""
@@ -238,11 +226,22 @@ class EpisodeDataset(Sequence[Episode]):
             IndexError: If there is no episode `index`.
             ValueError: If an observation key is not in the episode, or its file is damaged.
         """
+        source, position = self.locate(index)
+        stored = [key for key in observation_keys or () if key not in _WHOLE_EPISODE_KEYS]
+        return source.read(position, stored or None)
+
+    def locate(self, index: int) -> tuple[EpisodeSource, int]:
+        """Return the source that an episode is read from, and its number there.
+
+        Raises:
+            IndexError: If there is no episode `index`.
+        """
         positions = self._positions()
         if not -len(positions) <= index < len(positions):
             raise IndexError(f"Episode {index} of a dataset of {len(positions)}.")
-        stored = [key for key in observation_keys or () if key not in _WHOLE_EPISODE_KEYS]
-        return self._source.read(positions[index], stored or None)
+        found = positions[index]
+        source = self._source
+        return source.locate(found) if isinstance(source, ChainedSource) else (source, found)
 
     def summaries(self) -> list[EpisodeSummary]:
         """Return length, return, outcome and task of each episode, without its observations."""

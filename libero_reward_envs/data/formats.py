@@ -79,7 +79,7 @@ FORMATS: dict[str, EpisodeFormat] = {
             "hdf5",
             "episodes of this package, in LIBERO's layout",
             "libero_reward_envs.data.hdf5:is_hdf5",
-            "libero_reward_envs.data.hdf5:Hdf5Source",
+            "libero_reward_envs.data.hdf5_source:Hdf5Source",
             "libero_reward_envs.data.episode_writer:EpisodeWriter",
         ),
         _format(

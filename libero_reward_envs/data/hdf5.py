@@ -4,37 +4,41 @@ A file reads as LIBERO's and robomimic's demonstrations do: groups `data/demo_<i
 `rewards`, `dones` and `obs/<key>` of T rows each, `num_samples` beside them, and `env_args`,
 `num_demos` and `total` on `data`. Added to a demonstration are `final_obs/<key>`, the observation
 after the last step, and the attributes `terminated`, `success`, `task`, `instruction`, `metadata`
-(JSON), `episode_return` and `episode_id`.
+(JSON), `episode_return` and `episode_id`. There is no `next_obs`, which would double the file:
+robomimic reads it with `load_next_obs=False`.
 """
 
+import array
 import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from h5py import h5g  # pyright: ignore[reportAttributeAccessIssue] - not in its stubs
 
+from libero_reward_envs.data.episode_steps import EpisodeSteps, check_steps, make_steps
 from libero_reward_envs.data.episodes import Episode, EpisodeSummary
 from libero_reward_envs.data.hdf5_arrays import write_arrays
 from libero_reward_envs.data.safe_hdf5 import (
     check_array,
+    check_last,
+    find_dataset,
     get_child,
     open_hdf5,
     read_array,
     read_attribute,
-    read_with_last,
+    read_rows,
     walk_datasets,
 )
 
 FORMAT_VERSION = 1
 _SUFFIXES = (".h5", ".hdf5")
 _MAX_STRING_BYTES = 60_000
-_DAMAGE = (OSError, RuntimeError, KeyError, TypeError, ValueError)  # what reading it may raise
-_DEMO = re.compile(r"demo_\d{1,9}")
+_DEMO = re.compile(r"demo_(0|[1-9]\d{0,8})")
 
 
 def is_hdf5(path: Path) -> bool:
@@ -102,14 +106,28 @@ def make_header(data: h5py.Group, env_args: Mapping[str, Any]) -> None:
 def index_file(path: Path) -> list[tuple[str, str]]:
     """Return group name and episode id of each episode of a file, in the order of their numbers."""
     with open_episodes(path) as data:
-        names = _list_demos(data)
+        names = [f"demo_{number}" for number in list_demos(data)]
         demos = [get_child(data, name, h5py.Group) for name in names]
         ids = [read_attribute(demo, "episode_id", str) for demo in demos]
     return list(zip(names, ids, strict=True))
 
 
-def _list_demos(data: h5py.Group) -> list[str]:
-    return sorted((name for name in map(str, data) if _DEMO.fullmatch(name)), key=demo_number)
+def is_demo(name: str) -> bool:
+    """Whether a group of this name is an episode, in LIBERO's layout and robomimic's too."""
+    return _DEMO.fullmatch(name) is not None
+
+
+def list_demos(data: h5py.Group) -> np.ndarray:
+    """Return i of each `demo_<i>`, ascending, int32."""
+    numbers = array.array("i")
+
+    def note(name: bytes) -> None:
+        text = name.decode(errors="replace")
+        if is_demo(text):
+            numbers.append(demo_number(text))
+
+    h5g.iterate(data.id, note)  # which, unlike a loop over the group, holds no list of the names
+    return np.sort(np.array(numbers, np.int32))
 
 
 def demo_number(name: str) -> int:
@@ -121,118 +139,20 @@ def demo_number(name: str) -> int:
 def open_episodes(path: Path) -> Iterator[h5py.Group]:
     """Open the `data` group of a file for reading; for errors see `open_hdf5`."""
     with open_hdf5(path) as file:
-        data = get_child(file, "data", h5py.Group)
-        version = read_attribute(data, "format_version", int)
-        if version > FORMAT_VERSION:
-            raise ValueError(f"format version {version} is newer than {FORMAT_VERSION}")
-        yield data
+        yield find_data(file)
 
 
-class Hdf5Source:
-    """The episodes of a file, followed by those that wait to be merged into it.
-
-    Args:
-        path: The file.
-        on_error: "raise", or "skip" to leave out episodes whose attributes or sizes are damaged.
-
-    Attributes:
-        skipped: What is wrong with each episode that was left out.
-    """
-
-    def __init__(self, path: Path, *, on_error: str = "raise") -> None:
-        self._path = path
-        self._skips = on_error == "skip"
-        self._entries: list[_Entry] | None = None
-        self.skipped: list[str] = []
-
-    def __len__(self) -> int:
-        return len(self._index())
-
-    def read(self, index: int, observation_keys: Sequence[str] | None = None) -> Episode:
-        """Read episode `index`, with all observations or only those named."""
-        try:
-            return self._read(self._index()[index], observation_keys)
-        except FileNotFoundError:  # merged since: the order is the same, the place is another
-            self._reindex()
-            return self._read(self._index()[index], observation_keys)
-
-    def summaries(self) -> list[EpisodeSummary]:
-        """Return one summary an episode, without reading observations."""
-        try:
-            return self._summaries()
-        except FileNotFoundError:
-            self._reindex()
-            return self._summaries()
-
-    def _read(self, entry: "_Entry", observation_keys: Sequence[str] | None) -> Episode:
-        with open_episodes(entry.path) as data:
-            return _read_episode(get_child(data, entry.group, h5py.Group), observation_keys)
-
-    def _summaries(self) -> list[EpisodeSummary]:
-        entries = self._index()
-        summaries = []
-        for path in dict.fromkeys(entry.path for entry in entries):
-            groups = [entry.group for entry in entries if entry.path == path]
-            with open_episodes(path) as data:
-                summaries += [_read_summary(get_child(data, name, h5py.Group)) for name in groups]
-        return summaries
-
-    def _index(self) -> "list[_Entry]":
-        if self._entries is None:
-            self.skipped = []
-            # Waiting episodes are listed first: those merged in between are then known by their id.
-            waiting = pending_files(self._path)
-            # With none waiting, a file that is not there is an error, which opening it raises.
-            merged = self._index_file() if self._path.exists() or not waiting else []
-            known = {episode_id for _, episode_id in merged}
-            new = [path for path in waiting if path.stem.partition("-")[2] not in known]
-            self._entries = [_Entry(self._path, name) for name, _ in merged]
-            self._entries += [_Entry(path, "demo_0") for path in new if self._is_whole(path)]
-        return self._entries
-
-    def _index_file(self) -> list[tuple[str, str]]:
-        if not self._skips:
-            return index_file(self._path)
-        found = []
-        try:
-            with open_episodes(self._path) as data:
-                for name in _list_demos(data):
-                    try:
-                        demo = get_child(data, name, h5py.Group)
-                        _check_episode(demo)
-                        found.append((name, read_attribute(demo, "episode_id", str)))
-                    except _DAMAGE as error:
-                        self.skipped.append(f"{str(self._path)!r}, {name}: {error}")
-        except ValueError as error:  # nothing can be read, or nothing more
-            self.skipped.append(str(error))
-        return found
-
-    def _is_whole(self, path: Path) -> bool:
-        """Whether an episode that waits can be read; only asked where damaged ones are left out."""
-        try:
-            if self._skips:
-                with open_episodes(path) as data:
-                    _check_episode(get_child(data, "demo_0", h5py.Group))
-        except FileNotFoundError:  # merged since: reading it will look for it anew
-            return True
-        except ValueError as error:
-            self.skipped.append(str(error))
-            return False
-        return True
-
-    def _reindex(self) -> None:
-        length = len(self)
-        self._entries = None
-        self._entries = self._index()[:length]
+def find_data(file: h5py.File) -> h5py.Group:
+    """Return the `data` group of an open file, if it is of this format."""
+    data = get_child(file, "data", h5py.Group)
+    version = read_attribute(data, "format_version", int)
+    if version > FORMAT_VERSION:
+        raise ValueError(f"format version {version} is newer than {FORMAT_VERSION}")
+    return data
 
 
-@dataclass(frozen=True)
-class _Entry:
-    path: Path
-    group: str
-
-
-def _read_summary(demo: h5py.Group) -> EpisodeSummary:
+def read_summary(demo: h5py.Group) -> EpisodeSummary:
+    """Read what is known of an episode without its arrays."""
     metadata = json.loads(read_attribute(demo, "metadata", str))
     if not isinstance(metadata, dict):
         raise ValueError(f"expected a JSON object in `metadata` of {demo.name}, got {metadata!r}")
@@ -247,9 +167,9 @@ def _read_summary(demo: h5py.Group) -> EpisodeSummary:
     )
 
 
-def _check_episode(demo: h5py.Group) -> None:
+def check_episode(demo: h5py.Group) -> None:
     """Raise ValueError if attributes or arrays are missing, or of other sizes than they should."""
-    length = len(_read_summary(demo))
+    length = len(read_summary(demo))
     for name in ("actions", "rewards"):
         check_array(get_child(demo, name, h5py.Dataset), length)
     for name, n_rows in (("obs", length), ("final_obs", 1)):
@@ -257,19 +177,52 @@ def _check_episode(demo: h5py.Group) -> None:
             check_array(dataset, n_rows)
 
 
-def _read_episode(demo: h5py.Group, observation_keys: Sequence[str] | None) -> Episode:
-    summary = _read_summary(demo)
-    first = dict(walk_datasets(get_child(demo, "obs", h5py.Group)))
-    last = dict(walk_datasets(get_child(demo, "final_obs", h5py.Group)))
-    keys = list(first) if observation_keys is None else list(observation_keys)
-    missing = [key for key in keys if key not in first or key not in last]
-    if missing:
-        raise ValueError(f"no observation {missing} in {demo.name}, it has: {', '.join(first)}")
+def read_episode(demo: h5py.Group, observation_keys: Sequence[str] | None) -> Episode:
+    """Read an episode, with all observations or only those named."""
+    summary = read_summary(demo)
     return summary.make_episode(
-        {key: read_with_last(first[key], last[key], len(summary)) for key in keys},
+        _read_observations(demo, observation_keys, len(summary)),
         read_array(get_child(demo, "actions", h5py.Dataset), len(summary)),
         read_array(get_child(demo, "rewards", h5py.Dataset), len(summary)),
     )
+
+
+def read_group_steps(
+    demo: h5py.Group, *, start: int, stop: int, keys: Sequence[str] | None
+) -> EpisodeSteps:
+    """Read the steps `start` to `stop` of an episode, and of its observations no others."""
+    length = read_attribute(demo, "num_samples", int)
+    check_steps(start, stop, length)
+    actions = read_array(get_child(demo, "actions", h5py.Dataset), length)
+    return make_steps(
+        start,
+        _read_observations(demo, keys, length, start, stop + 1),
+        actions[start:stop],
+        read_array(get_child(demo, "rewards", h5py.Dataset), length),
+        terminated=read_attribute(demo, "terminated", bool),
+        success=read_attribute(demo, "success", bool),
+    )
+
+
+def _read_observations(
+    demo: h5py.Group,
+    keys: Sequence[str] | None,
+    length: int,
+    start: int = 0,
+    stop: int | None = None,
+) -> dict[str, np.ndarray]:
+    """Return the rows `start` to `stop` of o_0 .. o_T, by key."""
+    first, last = (get_child(demo, name, h5py.Group) for name in ("obs", "final_obs"))
+    names = [name for name, _ in walk_datasets(first)] if keys is None else keys
+    found = {key: (find_dataset(first, key), find_dataset(last, key)) for key in names}
+    observations = {}
+    for key, (rows, after) in found.items():
+        if rows is None or after is None:
+            known = ", ".join(name for name, _ in walk_datasets(first))
+            raise ValueError(f"no observation {key!r} in {demo.name}, it has: {known}")
+        check_last(rows, after, length, 1)
+        observations[key] = read_rows(rows, after, start, stop)
+    return observations
 
 
 def _write_string(group: h5py.Group, name: str, value: str) -> None:

@@ -15,7 +15,13 @@ import h5py
 import numpy as np
 
 from libero_reward_envs.data.provenance import read_provenance
-from libero_reward_envs.data.safe_hdf5 import get_child, read_array, read_attribute
+from libero_reward_envs.data.safe_hdf5 import (
+    find_dataset,
+    get_child,
+    read_array,
+    read_attribute,
+    read_rows,
+)
 from libero_reward_envs.data.trajectory_files import CHANNELS
 
 SUCCESS_KEY = "is_success"  # an episode's observation that holds the label of each frame
@@ -138,17 +144,12 @@ class EpisodeFrames:
 
     def read(self, start: int, stop: int, files: OpenFiles) -> dict[str, np.ndarray]:
         """Read frames by key, each of shape (stop - start, H, W, C), uint8."""
-        images, length = {}, len(self.labels)
+        images = {}
         place = f"data/{self._group}"
         for key in self._keys:
-            # Row t + 1 of obs is frame t; the last frame lies apart, in final_obs.
-            parts = []
-            if start < min(stop, length - 1):
-                rows = files.get(self.path, f"{place}/obs/{key}")
-                parts.append(rows[start + 1 : min(stop, length - 1) + 1])
-            if stop == length:
-                parts.append(files.get(self.path, f"{place}/final_obs/{key}")[:])
-            images[key] = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            rows = files.get(self.path, f"{place}/obs/{key}")
+            last = files.get(self.path, f"{place}/final_obs/{key}")
+            images[key] = read_rows(rows, last, start + 1, stop + 1)  # frame t is row t + 1
         return images
 
 
@@ -187,17 +188,10 @@ def _read_orientation(demo: h5py.Group) -> str | None:
 
 
 def _find_or_none(demo: h5py.Group, name: str) -> h5py.Dataset | None:
-    group_name, _, key = name.partition("/")
-    group = get_child(demo, group_name, h5py.Group)
-    return _find_dataset(group, key) if key in group else None
-
-
-def _find_dataset(group: Any, name: str) -> h5py.Dataset:
-    """Return a dataset below, by links that stay in the file, of numbers that lie in the file."""
-    *groups, last = name.split("/")
-    for part in groups:
-        group = get_child(group, part, h5py.Group)
-    dataset: Any = get_child(group, last, h5py.Dataset)
+    """Return a dataset below, if it is there, of numbers that lie in the file."""
+    dataset = find_dataset(demo, name)
+    if dataset is None:
+        return None
     if dataset.is_virtual or dataset.external:
         raise ValueError(f"{dataset.name} is stored outside the file, which is refused")
     if dataset.dtype.kind not in "biuf" or not dataset.shape:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from libero_reward_envs.data.closing import ClosedAtExit
+from libero_reward_envs.data.episode_steps import EpisodeSteps, check_steps, make_steps
 from libero_reward_envs.data.episodes import Episode, EpisodeSummary
 from libero_reward_envs.data.hdf5_frames import SUCCESS_KEY
 from libero_reward_envs.data.provenance import PROVENANCE_KEY, Provenance
@@ -80,6 +81,29 @@ class NpySource:
 
     def read(self, index: int, observation_keys: Sequence[str] | None = None) -> Episode:
         """Read episode `index`, with all images or only those named."""
+        file, keys = self._open(index, observation_keys)
+        images = {key: _read_frames(file, name, 0, len(file) + 1) for key, name in keys.items()}
+        return self._summarize(file).make_episode(images, _no_actions(len(file)), file.labels)
+
+    def read_steps(
+        self, index: int, start: int, stop: int, observation_keys: Sequence[str] | None = None
+    ) -> EpisodeSteps:
+        """Read steps of episode `index`, and of its images no others."""
+        file, keys = self._open(index, observation_keys)
+        check_steps(start, stop, len(file))
+        images = {key: _read_frames(file, name, start, stop + 1) for key, name in keys.items()}
+        summary = self._summarize(file)
+        told = {"terminated": summary.terminated, "success": summary.success}
+        return make_steps(start, images, _no_actions(stop - start), file.labels, **told)
+
+    def summaries(self) -> list[EpisodeSummary]:
+        """Return one summary an episode, without reading images."""
+        return [self._summarize(TrajectoryFile(path)) for path in self._index()]
+
+    def _open(
+        self, index: int, observation_keys: Sequence[str] | None
+    ) -> tuple[TrajectoryFile, dict[str, str]]:
+        """Return a file, and the names that the images wanted have there, by their own."""
         file = TrajectoryFile(self._index()[index])
         found = self._find_images(file)
         missing = [key for key in observation_keys or () if key not in found]
@@ -87,22 +111,7 @@ class NpySource:
             raise ValueError(
                 f"No images {missing} in {str(file.path)!r}, it has: {', '.join(found)}."
             )
-        keys = list(found) if observation_keys is None else observation_keys
-        summary = self._summarize(file)
-        return Episode(
-            {key: _read_frames(file, found[key]) for key in keys},
-            np.zeros((len(file), 0), np.float32),
-            file.labels,
-            terminated=summary.terminated,
-            success=summary.success,
-            task=summary.task,
-            instruction=summary.instruction,
-            metadata=summary.metadata,
-        )
-
-    def summaries(self) -> list[EpisodeSummary]:
-        """Return one summary an episode, without reading images."""
-        return [self._summarize(TrajectoryFile(path)) for path in self._index()]
+        return file, {key: found[key] for key in (observation_keys or found)}
 
     def _index(self) -> list[Path]:
         if self._files is None:
@@ -245,17 +254,25 @@ def _is_image(value: np.ndarray) -> bool:
     return value.dtype == np.uint8 and value.ndim == 4 and value.shape[-1] in CHANNELS
 
 
-def _read_frames(file: TrajectoryFile, key: str) -> np.ndarray:
-    """Return o_0 .. o_T as (T + 1, H, W, C) uint8, a few frames at a time as they are larger."""
+def _no_actions(n_steps: int) -> np.ndarray:
+    return np.zeros((n_steps, 0), np.float32)
+
+
+def _read_frames(file: TrajectoryFile, key: str, start: int, stop: int) -> np.ndarray:
+    """Return o_start .. o_{stop - 1}, at least two of them, as (n, H, W, C) uint8.
+
+    A few frames at a time are read, as they are larger in the file.
+    """
     file.check_layout(key)
     _, channels, height, width = file.image_shapes[key]
-    frames = np.empty((len(file) + 1, height, width, channels), np.uint8)
+    frames = np.empty((stop - start, height, width, channels), np.uint8)
     rows = max(1, _PART_BYTES // (4 * channels * height * width))
-    for start in range(0, len(file), rows):
-        part = file.read_images(key, start, start + rows)
+    for first in range(max(1, start), stop, rows):  # o_t is frame t - 1 of the file
+        part = file.read_images(key, first - 1, min(first + rows, stop) - 1)
         pixels = np.rint(np.multiply(part, 255, out=part), out=part)
-        frames[1 + start : 1 + start + len(part)] = pixels.transpose(0, 2, 3, 1)
-    frames[0] = frames[1]
+        frames[first - start : first - start + len(part)] = pixels.transpose(0, 2, 3, 1)
+    if start == 0:
+        frames[0] = frames[1]
     return frames
 
 

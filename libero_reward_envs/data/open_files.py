@@ -66,3 +66,10 @@ class OpenFiles:
         for other in replaced:
             if other is not None:
                 other.close()
+
+    def close(self) -> None:
+        """Close the files that nobody reads."""
+        with self._lock:
+            idle, self._idle = self._idle, OrderedDict()
+        for file in idle.values() if self._process == os.getpid() else ():
+            file.close()

@@ -96,7 +96,7 @@ class Provenance:
         """Return the values, as JSON holds them."""
         return {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(self).items()
+            for name, value in vars(self).items()
         }
 
     def find_differences(self, other: "Provenance") -> dict[str, tuple[Any, Any]]:

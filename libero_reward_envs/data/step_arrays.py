@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from libero_reward_envs.data.episode_reader import EpisodeReader
-from libero_reward_envs.data.step_success import find_step_success
+from libero_reward_envs.data.episode_steps import EpisodeSteps, cut_steps
 
 _PER_STEP = ("actions", "rewards", "terminated", "success")
 
 
 class StepArrays:
-    """The steps of some episodes of a dataset, with one row more for each one's last observation.
+    """Steps of some episodes of a dataset, with one row more for each one's last observation.
 
     Images keep their type, other observations become float32.
 
@@ -20,6 +20,7 @@ class StepArrays:
         reader: Reads the episodes, one after the other.
         numbers: Which.
         lengths: T of each, as their summaries say.
+        steps: Which steps of each are read; None for whole episodes.
 
     Attributes:
         first_rows: The row of each episode's first step.
@@ -29,9 +30,15 @@ class StepArrays:
     """
 
     def __init__(
-        self, reader: EpisodeReader, numbers: Sequence[int], lengths: Sequence[int]
+        self,
+        reader: EpisodeReader,
+        numbers: Sequence[int],
+        lengths: Sequence[int],
+        steps: range | None = None,
     ) -> None:
-        ends = np.cumsum([length + 1 for length in lengths])
+        parts = [range(length) for length in lengths] if steps is None else [steps] * len(numbers)
+        sizes = np.array([len(part) + 1 for part in parts])
+        ends = np.cumsum(sizes)
         self.first_rows = np.concatenate([[0], ends[:-1]])
         n_rows = int(ends[-1])
         self._observations = {
@@ -44,28 +51,32 @@ class StepArrays:
         self._per_step: dict[str, np.ndarray] = {
             "actions": np.empty((n_rows, *reader.action_shape), np.float32),
             "rewards": np.empty(n_rows, np.float32),
-            "terminated": np.zeros(n_rows, bool),
+            "terminated": np.empty(n_rows, bool),
             "success": np.empty(n_rows, bool),
         }
-        self._episodes = np.repeat(numbers, np.add(lengths, 1)).astype(np.int64)
-        self._steps = np.arange(n_rows) - np.repeat(self.first_rows, np.add(lengths, 1))
-        for number, length, start in zip(numbers, lengths, self.first_rows.tolist(), strict=True):
-            self._read(reader, number, length, start)
+        first_steps = [part.start for part in parts]
+        self._episodes = np.repeat(numbers, sizes).astype(np.int64)
+        self._steps = np.arange(n_rows) - np.repeat(self.first_rows - first_steps, sizes)
+        for number, length, part, row in zip(
+            numbers, lengths, parts, self.first_rows.tolist(), strict=True
+        ):
+            if steps is None:
+                episode = reader.read(number)
+                found = cut_steps(episode, 0, len(episode))
+            else:
+                found = reader.read_steps(number, part.start, part.stop)
+            if found.episode_length != length:
+                raise ValueError(
+                    f"Expected {length} steps in episode {number} as its summary says, got "
+                    f"{found.episode_length}. Load the dataset again if it was changed."
+                )
+            self._put(found, row)
 
-    def _read(self, reader: EpisodeReader, number: int, length: int, start: int) -> None:
-        episode = reader.read(number)
-        if len(episode) != length:
-            raise ValueError(
-                f"Expected {length} steps in episode {number} as its summary says, got "
-                f"{len(episode)}. Load the dataset again if it was changed."
-            )
+    def _put(self, found: EpisodeSteps, row: int) -> None:
         for key, array in self._observations.items():
-            array[start : start + length + 1] = episode.observations[key]
-        steps = slice(start, start + length)
-        self._per_step["actions"][steps] = episode.actions
-        self._per_step["rewards"][steps] = episode.rewards
-        self._per_step["terminated"][start + length - 1] = episode.terminated
-        self._per_step["success"][steps] = find_step_success(episode)
+            array[row : row + len(found) + 1] = found.observations[key]
+        for name, array in self._per_step.items():
+            array[row : row + len(found)] = getattr(found, name)
 
     def gather(self, rows: np.ndarray, items: str, length: int = 1) -> dict[str, Any]:
         """Return what begins at some rows, as `EpisodeStream` describes it.

@@ -21,17 +21,28 @@ def find_step_success(episode: Episode) -> np.ndarray:
         >>> find_step_success(Episode(*arrays, terminated=False, success=True)).tolist()
         [False, True, False]
     """
+    labels = read_step_labels(episode)
+    return judge_by_rewards(episode.rewards, episode.success) if labels is None else labels
+
+
+def read_step_labels(episode: Episode) -> np.ndarray | None:
+    """Return what the observation "is_success" says of each step, None where there is none."""
     labels = episode.observations.get(SUCCESS_KEY)
-    if labels is not None:
-        if labels.ndim != 1:
-            raise ValueError(
-                f"Expected the observation {SUCCESS_KEY!r} of shape ({len(episode) + 1},), one "
-                f"number a step, got {labels.shape}."
-            )
-        return labels[1:] >= 0.5
-    is_one = episode.rewards == 1
-    if not episode.success:
-        return np.zeros(len(episode), bool)
-    if is_one.any() and (is_one | (episode.rewards == 0)).all():
+    if labels is None:
+        return None
+    if labels.ndim != 1:
+        raise ValueError(
+            f"Expected the observation {SUCCESS_KEY!r} of shape ({len(episode) + 1},), one "
+            f"number a step, got {labels.shape}."
+        )
+    return labels[1:] >= 0.5
+
+
+def judge_by_rewards(rewards: np.ndarray, success: bool) -> np.ndarray:
+    """Return what rewards of shape (T,), and the outcome, say of each step."""
+    is_one = rewards == 1
+    if not success:
+        return np.zeros(len(rewards), bool)
+    if is_one.any() and (is_one | (rewards == 0)).all():
         return is_one
-    return np.arange(len(episode)) == len(episode) - 1
+    return np.arange(len(rewards)) == len(rewards) - 1

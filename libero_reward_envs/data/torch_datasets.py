@@ -3,7 +3,7 @@
 import dataclasses
 import operator
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,16 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from libero_reward_envs.data.episode_reader import EpisodeReader
 from libero_reward_envs.data.episodes import EpisodeDataset
 from libero_reward_envs.data.step_arrays import StepArrays, join_batches
+from libero_reward_envs.data.step_tensors import Batch, map_leaves, to_tensors
 from libero_reward_envs.data.stream_plan import Position, StepBlock, StreamPlan, StreamSettings
-
-Batch = dict[str, Any]
 
 
 class TransitionDataset(Dataset[Batch]):
     """The transitions of all episodes, in any order; item i is one of `EpisodeStream`'s, without B.
 
-    Reading one means reading its episode, of which the last few are kept. That is fast for small
-    observations and for episodes in memory; to train on shuffled images use `EpisodeStream`.
+    Read is only what is asked for; or, where the format cannot do that or items are asked for in
+    their order, the whole episode, of which the last few are kept. To train on shuffled images use
+    `EpisodeStream`, which reads each file once a pass.
 
     Args:
         dataset: The episodes.
@@ -55,6 +55,7 @@ class TransitionDataset(Dataset[Batch]):
         self._ends = np.cumsum(self._lengths)
         self._n_kept = cache_episodes
         self._kept: OrderedDict[int, StepArrays] = OrderedDict()
+        self._last = -2  # the transition that was read last
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_kept": OrderedDict()}  # a worker process reads its own
@@ -78,13 +79,22 @@ class TransitionDataset(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         """Read one transition."""
         episode, step = self.locate(index)
+        is_in_order, self._last = index == self._last + 1, index
         if episode not in self._kept:
+            if not is_in_order and self._reader.has_fast_steps(episode):
+                return self._take(self._read(episode, range(step, step + 1)), 0)
             while len(self._kept) >= self._n_kept:
                 self._kept.popitem(last=False)
-            self._kept[episode] = StepArrays(self._reader, [episode], [self._lengths[episode]])
+            self._kept[episode] = self._read(episode)
         self._kept.move_to_end(episode)
-        found = self._kept[episode].gather(np.array([step]), "transitions")
-        return _map_leaves(operator.itemgetter(0), _to_tensors(found, self._reader.image_keys))
+        return self._take(self._kept[episode], step)
+
+    def _read(self, episode: int, steps: range | None = None) -> StepArrays:
+        return StepArrays(self._reader, [episode], [self._lengths[episode]], steps)
+
+    def _take(self, steps: StepArrays, row: int) -> Batch:
+        found = steps.gather(np.array([row]), "transitions")
+        return map_leaves(operator.itemgetter(0), to_tensors(found, self._reader.image_keys))
 
 
 class EpisodeStream(IterableDataset[Batch]):
@@ -279,19 +289,4 @@ class EpisodeStream(IterableDataset[Batch]):
                 rows = block.rows[begin - block.begin : end - block.begin]
                 parts.append(block.steps.gather(rows, settings.items, settings.n_steps))
                 begin += len(rows)
-            yield _to_tensors(join_batches(parts), self._reader.image_keys)
-
-
-def _to_tensors(batch: Mapping[str, Any], image_keys: Collection[str]) -> Batch:
-    tensors = _map_leaves(torch.from_numpy, batch)
-    for name in {"observations", "next_observations"} & tensors.keys():
-        for key in image_keys:
-            tensors[name][key] = tensors[name][key].movedim(-1, -3)
-    return tensors
-
-
-def _map_leaves(function: Callable[[Any], Any], batch: Mapping[str, Any]) -> Batch:
-    return {
-        name: _map_leaves(function, value) if isinstance(value, Mapping) else function(value)
-        for name, value in batch.items()
-    }
+            yield to_tensors(join_batches(parts), self._reader.image_keys)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from libero_reward_envs.data.demonstrations import DemonstrationSource, is_demonstrations
+from libero_reward_envs.data.demonstrations import episode as demonstration_episode
 from libero_reward_envs.data.episode_writer import EpisodeWriter
 from libero_reward_envs.data.episodes import Episode, EpisodeDataset
 from libero_reward_envs.data.provenance import Provenance, read_provenance
@@ -128,14 +129,11 @@ def test_folder_is_one_dataset_in_the_order_of_names(tmp_path):
 def test_only_the_observations_named_are_read(libero, monkeypatch):
     path, _ = libero
     read = []
-    original = h5py.Dataset.read_direct
+    original = demonstration_episode.read_rows
     monkeypatch.setattr(
-        h5py.Dataset,
-        "read_direct",
-        lambda self, *arguments, **keywords: (
-            read.append(self.name),
-            original(self, *arguments, **keywords),
-        ),
+        demonstration_episode,
+        "read_rows",
+        lambda rows, *others: (read.append(rows.name), original(rows, *others))[1],
     )
     episode = EpisodeDataset(DemonstrationSource(path)).read(1, ["joint_states"])
     assert list(episode.observations) == ["joint_states"]

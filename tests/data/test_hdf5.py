@@ -1,4 +1,6 @@
 import pickle
+import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 
 from libero_reward_envs.data import Episode, EpisodeWriter, load_episodes
-from libero_reward_envs.data.hdf5 import pending_folder
+from libero_reward_envs.data.hdf5 import make_header, pending_folder
 
 
 def make_episode(n_steps=4, seed=0, **changes):
@@ -104,6 +106,43 @@ def test_files_are_opened_when_read_and_datasets_pickle(path):
         dataset[0]
     moved.rename(path)
     assert_same(pickle.loads(pickle.dumps(dataset))[1], dataset[1])
+
+
+def test_summaries_open_each_file_once(path, monkeypatch):
+    write(path, 1, 2)
+    opened: list[Path] = []
+    original = h5py.File.__init__
+
+    def note(self, name, *arguments, **keywords):
+        if "mode" not in keywords and arguments[:1] == ("r",):
+            opened.append(Path(name))
+        original(self, name, *arguments, **keywords)
+
+    with EpisodeWriter(path) as writer:
+        for seed in range(3, 20):
+            writer.append(make_episode(4, seed))
+        dataset = load_episodes(path)
+        assert len(dataset) == 19
+        monkeypatch.setattr(h5py.File, "__init__", note)
+        assert [summary.metadata["seed"] for summary in dataset.summaries()] == [*range(1, 20)]
+        assert len(opened) == len(set(opened)) == 18
+        monkeypatch.undo()
+
+
+def test_opening_takes_a_few_bytes_an_episode(path):
+    n_episodes = 3000
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        make_header(data, {})
+        for number in range(n_episodes):
+            data.create_group(f"demo_{number}")
+    len(load_episodes(path))
+    tracemalloc.start()
+    dataset = load_episodes(path)
+    assert len(dataset) == n_episodes
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20_000 + 20 * n_episodes
 
 
 def test_missing_file_is_reported(path):

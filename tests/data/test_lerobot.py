@@ -135,13 +135,13 @@ def test_single_steps_are_read_without_the_others(name):
     places = [(i, t) for i, episode in enumerate(whole) for t in range(len(episode))]
     for place in np.random.default_rng(0).permutation(places):
         index, step = place.tolist()
-        found = source.read_observations(index, step, step + 1)
+        found = source.read_steps(index, step, step + 1).observations
         for key, value in whole[index].observations.items():
-            np.testing.assert_array_equal(found[key], value[step : step + 1])
-    assert list(source.read_observations(2, 1, 4, ["state"])) == ["state"]
-    assert source.read_observations(2, 1, 4)["state"].shape == (3, 2)
+            np.testing.assert_array_equal(found[key], value[step : step + 2])
+    assert list(source.read_steps(2, 1, 4, ["state"]).observations) == ["state"]
+    assert source.read_steps(2, 1, 4).observations["state"].shape == (4, 2)
     with pytest.raises(ValueError, match="steps within 0 to 5, got 4 to 6"):
-        source.read_observations(2, 4, 6)
+        source.read_steps(2, 4, 6)
     with pytest.raises(ValueError, match=r"No observation 'depth'.*agentview_image, state"):
         source.read(0, ["depth"])
     with pytest.raises(IndexError):

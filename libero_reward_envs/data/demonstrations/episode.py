@@ -1,7 +1,9 @@
 """One `demo_<i>` group of LIBERO's or robomimic's layout as an episode."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import h5py
@@ -13,13 +15,17 @@ from libero_reward_envs.data.action_scaling import (
     rescale_actions,
 )
 from libero_reward_envs.data.demonstrations.layout import LIBERO_KEYS, DemonstrationFile
+from libero_reward_envs.data.episode_steps import EpisodeSteps, check_steps, make_steps
 from libero_reward_envs.data.episodes import Episode, EpisodeSummary
-from libero_reward_envs.data.provenance import PROVENANCE_KEY
+from libero_reward_envs.data.provenance import PROVENANCE_KEY, Provenance
 from libero_reward_envs.data.safe_hdf5 import (
     check_array,
+    check_last,
     get_child,
+    has_child,
     read_array,
     read_attribute,
+    read_rows,
     walk_datasets,
 )
 from libero_reward_envs.data.source_errors import SuccessUnknownError
@@ -35,6 +41,15 @@ class _Observation(NamedTuple):
     def image_size(self) -> tuple[int, int] | None:
         is_image = self.rows.dtype == np.uint8 and self.rows.ndim == 4
         return self.rows.shape[1:3] if is_image else None
+
+    def check(self, n_steps: int) -> None:
+        """Raise ValueError unless all of it is there."""
+        check_last(self.rows, self.next_rows, n_steps, n_steps)
+
+    def read(self, n_steps: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Return rows of o_0 .. o_T; the last is repeated where the file lacks it."""
+        self.check(n_steps)
+        return read_rows(self.rows, self.next_rows, start, stop)
 
 
 class DemonstrationReader:
@@ -72,16 +87,26 @@ class DemonstrationReader:
         Raises:
             ValueError: If it is damaged; the message names what of it.
         """
-        observations = self._find_observations(found, demo)
-        missing = [key for key in keys or () if key not in observations]
-        if missing:
-            raise ValueError(f"no {missing} in {demo.name}/obs, it has: {', '.join(observations)}")
-        summary, rewards = self._read_outcome(found, demo, observations)
-        arrays = {
-            key: _read_observation(observations[key], len(summary))
-            for key in (observations if keys is None else keys)
-        }
+        chosen, summary, rewards = self._choose(found, demo, keys)
+        arrays = {key: value.read(len(summary)) for key, value in chosen.items()}
         return self._make_episode(demo, summary, arrays, rewards)
+
+    def read_steps(
+        self,
+        found: DemonstrationFile,
+        demo: h5py.Group,
+        start: int,
+        stop: int,
+        keys: Sequence[str] | None,
+    ) -> EpisodeSteps:
+        """Read steps of an episode, and of its observations no others; raises as `read` does."""
+        chosen, summary, rewards = self._choose(found, demo, keys)
+        check_steps(start, stop, len(summary))
+        arrays = {key: value.read(len(summary), start, stop + 1) for key, value in chosen.items()}
+        actions = self._read_actions(demo, len(summary))[start:stop]
+        told = {"terminated": summary.terminated, "success": summary.success}
+        with _name_group(demo):
+            return make_steps(start, arrays, actions, rewards, **told)
 
     def read_summary(self, found: DemonstrationFile, demo: h5py.Group) -> EpisodeSummary:
         """Read what is known without observations and actions; raises as `read` does."""
@@ -92,8 +117,24 @@ class DemonstrationReader:
         observations = self._find_observations(found, demo)
         summary, rewards = self._read_outcome(found, demo, observations)
         for observation in observations.values():
-            _check_observation(observation, len(summary))
+            observation.check(len(summary))
         self._make_episode(demo, summary, {"": np.zeros(len(summary) + 1)}, rewards)
+
+    def _choose(
+        self, found: DemonstrationFile, demo: h5py.Group, keys: Sequence[str] | None
+    ) -> tuple[dict[str, _Observation], EpisodeSummary, np.ndarray]:
+        """Return the observations named, or all, and the summary and rewards of an episode."""
+        observations = self._find_observations(found, demo)
+        missing = [key for key in keys or () if key not in observations]
+        if missing:
+            raise ValueError(f"no {missing} in {demo.name}/obs, it has: {', '.join(observations)}")
+        chosen = {key: observations[key] for key in (observations if keys is None else keys)}
+        return chosen, *self._read_outcome(found, demo, observations)
+
+    def _read_actions(self, demo: h5py.Group, n_steps: int) -> np.ndarray:
+        actions = read_array(get_child(demo, "actions", h5py.Dataset), n_steps)
+        with _name_group(demo):
+            return rescale_actions(actions, self._range)
 
     def _make_episode(
         self,
@@ -102,13 +143,9 @@ class DemonstrationReader:
         observations: Mapping[str, np.ndarray],
         rewards: np.ndarray,
     ) -> Episode:
-        actions = read_array(get_child(demo, "actions", h5py.Dataset), len(summary))
-        try:
-            return summary.make_episode(
-                observations, rescale_actions(actions, self._range), rewards
-            )
-        except ValueError as error:
-            raise ValueError(f"{demo.name}: {error}") from error
+        actions = self._read_actions(demo, len(summary))
+        with _name_group(demo):
+            return summary.make_episode(observations, actions, rewards)
 
     def _find_observations(
         self, found: DemonstrationFile, demo: h5py.Group
@@ -152,7 +189,7 @@ class DemonstrationReader:
             ended = bool(np.ravel(dones)[-1])
         sizes = {observation.image_size for observation in observations.values()} - {None}
         recorded = all(observation.next_rows is not None for observation in observations.values())
-        provenance = dataclasses.replace(
+        provenance = _complete_provenance(
             found.provenance,
             image_size=sizes.pop() if len(sizes) == 1 else None,
             reward_source=reward_source,
@@ -196,9 +233,17 @@ class DemonstrationReader:
         return self._assume_success, "demonstration" if self._assume_success else "reward"
 
 
-def has_child(group: h5py.Group, name: str) -> bool:
-    """Whether there is such a link, without following it out of the file as `in` does."""
-    return group.id.links.exists(name.encode())
+@functools.lru_cache  # that of the next episode is the same
+def _complete_provenance(provenance: Provenance, **known: Any) -> Provenance:
+    return dataclasses.replace(provenance, **known)
+
+
+@contextlib.contextmanager
+def _name_group(demo: h5py.Group) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{demo.name}: {error}") from error
 
 
 def count_steps(demo: h5py.Group) -> int:
@@ -221,27 +266,3 @@ def _read_first_state(demo: h5py.Group, n_steps: int) -> list[float]:
     if first.ndim != 1 or len(first) > _MAX_STATE_SIZE or not np.isfinite(first).all():
         raise ValueError(f"expected finite numbers of shape (T, D) in {states.name}")
     return first.tolist()
-
-
-def _read_observation(observation: _Observation, n_steps: int) -> np.ndarray:
-    """Return o_0 .. o_T; the last is repeated where the file lacks it."""
-    _check_observation(observation, n_steps)
-    rows, next_rows = observation
-    # Read to where it stays: joining two arrays would copy the images once more.
-    dtype = rows.dtype.newbyteorder("=")
-    array = np.empty((n_steps + 1, *rows.shape[1:]), dtype)
-    rows.read_direct(array, dest_sel=np.s_[:n_steps])
-    array[n_steps] = array[n_steps - 1] if next_rows is None else next_rows[n_steps - 1]
-    return array
-
-
-def _check_observation(observation: _Observation, n_steps: int) -> None:
-    rows, next_rows = observation
-    check_array(rows, n_steps)
-    if next_rows is not None:
-        check_array(next_rows, n_steps)
-        if next_rows.shape != rows.shape or next_rows.dtype != rows.dtype:
-            raise ValueError(
-                f"{next_rows.name} is {next_rows.dtype} of {next_rows.shape}, unlike {rows.name}, "
-                f"{rows.dtype} of {rows.shape}"
-            )

@@ -16,6 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from libero_reward_envs.data.hdf5 import list_demos
 from libero_reward_envs.data.hdf5_heap import HeapReader
 from libero_reward_envs.data.provenance import Provenance
 from libero_reward_envs.data.safe_hdf5 import get_child
@@ -28,7 +29,6 @@ _LIBERO_ATTRIBUTES = {"problem_info", "bddl_file_name", "macros_image_convention
 _CONVENTIONS = {"opengl": "raw", "opencv": "upright"}  # robosuite's `macros.IMAGE_CONVENTION`
 _ROBOSUITE = 1  # robomimic's number of it in `env_args`
 _SUITE = re.compile(r"(libero_(?:spatial|object|goal|90|10))(?:_|$)")
-_DEMO = re.compile(r"demo_(0|[1-9]\d{0,8})")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +52,6 @@ class DemonstrationFile:
     provenance: Provenance
 
 
-def is_demo(name: str) -> bool:
-    """Whether a group of this name is an episode."""
-    return _DEMO.fullmatch(name) is not None
-
-
 def describe_file(file: h5py.File, path: Path) -> DemonstrationFile:
     """Return what an open file says of itself.
 
@@ -67,7 +62,7 @@ def describe_file(file: h5py.File, path: Path) -> DemonstrationFile:
     attributes = set(data.attrs)
     if "format_version" in attributes:
         raise ValueError("it is of this package's own format: read it as format 'hdf5'")
-    numbers = np.array(sorted(int(name[5:]) for name in data if is_demo(name)), np.int32)
+    numbers = list_demos(data)
     if not len(numbers):
         raise ValueError("no group `demo_<number>` in /data")
     texts = _read_texts(file, data, ("env_args", "bddl_file_name", "macros_image_convention"))

@@ -6,8 +6,9 @@ of one task, `<task>_demo.hdf5`, a suite is a folder of them; those that were re
 no-ops have no attributes, and gaps in their numbers.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ import numpy as np
 from libero_reward_envs.data.demonstrations.episode import (
     DemonstrationReader,
 )
-from libero_reward_envs.data.demonstrations.layout import DemonstrationFile, describe_file, is_demo
+from libero_reward_envs.data.demonstrations.layout import DemonstrationFile, describe_file
+from libero_reward_envs.data.episode_steps import EpisodeSteps
 from libero_reward_envs.data.episodes import Episode, EpisodeSummary
-from libero_reward_envs.data.safe_hdf5 import get_child, open_hdf5
+from libero_reward_envs.data.hdf5 import is_demo
+from libero_reward_envs.data.hdf5_files import Hdf5Files
+from libero_reward_envs.data.safe_hdf5 import describe_error, get_child, open_hdf5
 from libero_reward_envs.data.source_errors import DAMAGE, SuccessUnknownError, check_on_error
 
 _SUFFIXES = (".h5", ".hdf5")
@@ -79,6 +83,7 @@ class DemonstrationSource:
         self._filter_key = filter_key
         self._task, self._instruction = task, instruction
         self._reader = DemonstrationReader(key_map, assume_success, action_range)
+        self._open_files = Hdf5Files()
         self._files: list[DemonstrationFile] | None = None
         self._ends = np.zeros(0, np.int64)  # of each file, the number of its last episode plus one
         self.skipped: list[str] = []
@@ -89,10 +94,19 @@ class DemonstrationSource:
 
     def read(self, index: int, observation_keys: Sequence[str] | None = None) -> Episode:
         """Read episode `index`, with all observations or only those named."""
-        found, name = self._locate(index)
-        with open_hdf5(found.path) as file:
-            demo = get_child(get_child(file, "data", h5py.Group), name, h5py.Group)
+        with self._open(index) as (found, demo):
             return self._reader.read(found, demo, observation_keys)
+
+    def read_steps(
+        self, index: int, start: int, stop: int, observation_keys: Sequence[str] | None = None
+    ) -> EpisodeSteps:
+        """Read steps of episode `index`; the file stays open for more of them."""
+        with self._open(index, keep=True) as (found, demo):
+            return self._reader.read_steps(found, demo, start, stop, observation_keys)
+
+    def keep_open(self) -> contextlib.AbstractContextManager[None]:
+        """Keep files open until the context ends."""
+        return self._open_files.keep()
 
     def summaries(self) -> list[EpisodeSummary]:
         """Return one summary an episode, without reading observations."""
@@ -105,11 +119,16 @@ class DemonstrationSource:
                     summaries.append(self._reader.read_summary(found, demo))
         return summaries
 
-    def _locate(self, index: int) -> tuple[DemonstrationFile, str]:
+    @contextlib.contextmanager
+    def _open(
+        self, index: int, *, keep: bool = False
+    ) -> Iterator[tuple[DemonstrationFile, h5py.Group]]:
         files = self._index()
         place = int(np.searchsorted(self._ends, index, side="right"))
-        first = self._ends[place] - len(files[place].numbers)
-        return files[place], f"demo_{files[place].numbers[index - first]}"
+        found, first = files[place], self._ends[place] - len(files[place].numbers)
+        with self._open_files.open(found.path, keep=keep) as file:
+            name = f"demo_{found.numbers[index - first]}"
+            yield found, get_child(get_child(file, "data", h5py.Group), name, h5py.Group)
 
     def _index(self) -> list[DemonstrationFile]:
         if self._files is None:
@@ -164,7 +183,8 @@ class DemonstrationSource:
         except SuccessUnknownError:  # an argument is missing, the file is not damaged
             raise
         except DAMAGE as error:
-            self.skipped.append(f"{str(found.path)!r}, demo_{number}: {str(error).strip('.')}.")
+            message = describe_error(error).rstrip(".")
+            self.skipped.append(f"{str(found.path)!r}, demo_{number}: {message}.")
             return False
         return True
 

@@ -19,6 +19,7 @@ from libero_reward_envs.data.action_scaling import (
     describe_range,
     rescale_actions,
 )
+from libero_reward_envs.data.episode_steps import EpisodeSteps, check_steps, make_steps
 from libero_reward_envs.data.episodes import Episode, EpisodeSummary
 from libero_reward_envs.data.lerobot.index import EpisodePlace
 from libero_reward_envs.data.lerobot.info import INFO_FILE, Feature, read_info
@@ -127,8 +128,7 @@ class LerobotSource:
         try:
             values = read_steps(self._files, place, features, 0, place.length, self._info.fps)
             final = self._read_final(record, chosen)
-            columns = {role: values[f.name] for role, f in self._rules.features.items()}
-            outcome = self._rules.judge(columns, place.length)
+            outcome = self._judge(values, place.length)
             actions = values[self._action.name].reshape(place.length, -1)
             return Episode(
                 observations={
@@ -142,30 +142,40 @@ class LerobotSource:
         except ValueError as error:
             raise ValueError(f"Episode {place.number} of {str(self._folder)!r}: {error}") from error
 
-    def read_observations(
+    def read_steps(
         self, index: int, start: int, stop: int, observation_keys: Sequence[str] | None = None
-    ) -> dict[str, np.ndarray]:
-        """Read the observations before the steps `start` to `stop` of an episode and no others.
-
-        Args:
-            index: The episode.
-            start: The first step.
-            stop: The one after the last step, at most T: o_T is not among them.
-            observation_keys: The observations to read; None for all.
-
-        Returns:
-            By key, shape (stop - start, ...).
+    ) -> EpisodeSteps:
+        """Read steps of an episode, and of its observations no others.
 
         Raises:
             ValueError: If an observation or step is not there, or a file is damaged.
         """
-        place = self._place(index)
-        if not 0 <= start < stop <= place.length:
-            raise ValueError(f"Expected steps within 0 to {place.length}, got {start} to {stop}.")
+        place, fps = self._place(index), self._info.fps
+        check_steps(start, stop, place.length)
         chosen = self._choose(observation_keys)
-        features = list(chosen.values())
-        values = read_steps(self._files, place, features, start, stop, self._info.fps)
-        return {key: self._shape(feature, values[feature.name]) for key, feature in chosen.items()}
+        own = list({f.name: f for f in (self._action, *self._rules.features.values())}.values())
+        record = self._records.read(place.number, place.length)
+        last = min(stop + 1, place.length)
+        try:
+            told = read_steps(self._files, place, own, 0, place.length, fps)
+            values = read_steps(self._files, place, list(chosen.values()), start, last, fps)
+            final = self._read_final(record, chosen if stop == place.length else {})
+            outcome = self._judge(told, place.length)
+            stored = told[self._action.name].reshape(place.length, -1)
+            known = outcome if record is None else record.summary
+            return make_steps(
+                start,
+                {
+                    key: self._join(f, values[f.name], final)[: stop - start + 1]
+                    for key, f in chosen.items()
+                },
+                rescale_actions(stored, self._action_range)[start:stop],
+                outcome.rewards,
+                terminated=known.terminated,
+                success=known.success,
+            )
+        except ValueError as error:
+            raise ValueError(f"Episode {place.number} of {str(self._folder)!r}: {error}") from error
 
     def summaries(self) -> list[EpisodeSummary]:
         """Return what is known of the episodes without their observations."""
@@ -226,6 +236,10 @@ class LerobotSource:
                 f"{', '.join(self.observation_keys)}."
             )
         return {key: self._observations[key] for key in keys}
+
+    def _judge(self, values: Mapping[str, np.ndarray], length: int) -> Outcome:
+        columns = {role: values[f.name] for role, f in self._rules.features.items()}
+        return self._rules.judge(columns, length)
 
     def _read_final(
         self, record: Record | None, chosen: Mapping[str, Feature]

@@ -9,12 +9,14 @@ import h5py
 import numpy as np
 
 from libero_reward_envs.data.action_scaling import ActionRange, describe_range, rescale_actions
+from libero_reward_envs.data.episode_steps import EpisodeSteps, check_steps, make_steps
 from libero_reward_envs.data.episodes import Episode, EpisodeSummary
 from libero_reward_envs.data.minari.images import count_rows, is_jpeg_rows, read_jpeg_rows
 from libero_reward_envs.data.provenance import PROVENANCE_KEY, Provenance
 from libero_reward_envs.data.safe_hdf5 import (
     check_array,
     get_child,
+    has_child,
     read_array,
     read_attribute,
     walk_datasets,
@@ -55,23 +57,24 @@ class MinariRules:
         Raises:
             ValueError: If it is damaged; the message names what of it.
         """
-        group = get_child(file, f"episode_{number}", h5py.Group)
-        found = self._find_observations(group)
-        missing = [key for key in keys or () if key not in found]
-        if missing:
-            raise ValueError(
-                f"no observation {missing} in {group.name}, it has: {', '.join(found)}"
-            )
-        summary, rewards = self._read_outcome(group, found)
-        arrays = {}
-        for key in found if keys is None else keys:
-            name, dataset = found[key]
-            if is_jpeg_rows(dataset, in_image_space=name in self.images):
-                shape = self.images.get(name)
-                arrays[key] = read_jpeg_rows(file, dataset, len(summary) + 1, shape)
-            else:
-                arrays[key] = read_array(dataset, len(summary) + 1)
+        group, chosen, summary, rewards = self._choose(file, number, keys)
+        arrays = self._read_observations(file, chosen, len(summary))
         return self._make_episode(group, summary, arrays, rewards)
+
+    def read_steps(
+        self, file: h5py.File, number: int, start: int, stop: int, keys: Sequence[str] | None
+    ) -> EpisodeSteps:
+        """Read steps of an episode; of observations that are no JPEG files, no others.
+
+        Raises:
+            ValueError: As `read` does.
+        """
+        group, chosen, summary, rewards = self._choose(file, number, keys)
+        check_steps(start, stop, len(summary))
+        arrays = self._read_observations(file, chosen, len(summary), start, stop + 1)
+        actions = self._read_actions(group, len(summary))[start:stop]
+        told = {"terminated": summary.terminated, "success": summary.success}
+        return make_steps(start, arrays, actions, rewards, **told)
 
     def read_summary(self, file: h5py.File, number: int) -> EpisodeSummary:
         """Read what is known without observations and actions; raises as `read` does."""
@@ -90,6 +93,44 @@ class MinariRules:
                 check_array(dataset, len(summary) + 1)
         self._make_episode(group, summary, {"": np.zeros(len(summary) + 1)}, rewards)
 
+    def _choose(
+        self, file: h5py.File, number: int, keys: Sequence[str] | None
+    ) -> tuple[h5py.Group, dict[str, tuple[str, h5py.Dataset]], EpisodeSummary, np.ndarray]:
+        """Return an episode's group, the observations named or all, its summary and rewards."""
+        group = get_child(file, f"episode_{number}", h5py.Group)
+        found = self._find_observations(group)
+        missing = [key for key in keys or () if key not in found]
+        if missing:
+            raise ValueError(
+                f"no observation {missing} in {group.name}, it has: {', '.join(found)}"
+            )
+        chosen = {key: found[key] for key in (found if keys is None else keys)}
+        return group, chosen, *self._read_outcome(group, found)
+
+    def _read_observations(
+        self,
+        file: h5py.File,
+        chosen: Mapping[str, tuple[str, h5py.Dataset]],
+        n_steps: int,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> dict[str, np.ndarray]:
+        arrays = {}
+        for key, (name, dataset) in chosen.items():
+            if is_jpeg_rows(dataset, in_image_space=name in self.images):
+                shape = self.images.get(name)
+                arrays[key] = read_jpeg_rows(file, dataset, n_steps + 1, shape)[start:stop]
+            else:
+                arrays[key] = read_array(dataset, n_steps + 1, start, stop)
+        return arrays
+
+    def _read_actions(self, group: h5py.Group, n_steps: int) -> np.ndarray:
+        actions = read_array(get_child(group, "actions", h5py.Dataset), n_steps)
+        try:
+            return rescale_actions(actions, self.action_range)
+        except ValueError as error:
+            raise ValueError(f"{group.name}: {error}") from error
+
     def _make_episode(
         self,
         group: h5py.Group,
@@ -97,11 +138,9 @@ class MinariRules:
         observations: Mapping[str, np.ndarray],
         rewards: np.ndarray,
     ) -> Episode:
-        actions = read_array(get_child(group, "actions", h5py.Dataset), len(summary))
+        actions = self._read_actions(group, len(summary))
         try:
-            return summary.make_episode(
-                observations, rescale_actions(actions, self.action_range), rewards
-            )
+            return summary.make_episode(observations, actions, rewards)
         except ValueError as error:
             raise ValueError(f"{group.name}: {error}") from error
 
@@ -209,12 +248,8 @@ def _read_own(group: h5py.Group) -> dict[str, Any]:
 
 
 def _find_success_info(group: h5py.Group) -> h5py.Dataset | None:
-    if not _has_link(group, "infos"):
+    if not has_child(group, "infos"):
         return None
     infos = get_child(group, "infos", h5py.Group)
-    names = [name for name in _SUCCESS_INFOS if _has_link(infos, name)]
+    names = [name for name in _SUCCESS_INFOS if has_child(infos, name)]
     return get_child(infos, names[0], h5py.Dataset) if names else None
-
-
-def _has_link(group: h5py.Group, name: str) -> bool:
-    return group.id.links.exists(name.encode())

@@ -6,6 +6,7 @@ images as JPEG unless told otherwise. The layout is that of Minari's documentati
 Standards") and of sets that version 0.5.4 made.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,11 +16,13 @@ import h5py
 import numpy as np
 
 from libero_reward_envs.data.action_scaling import ActionRange, check_action_range
+from libero_reward_envs.data.episode_steps import EpisodeSteps
 from libero_reward_envs.data.episodes import Episode, EpisodeSummary
+from libero_reward_envs.data.hdf5_files import Hdf5Files
 from libero_reward_envs.data.minari.episode import MinariRules
 from libero_reward_envs.data.minari.spaces import parse_space
 from libero_reward_envs.data.minari.writer import MAIN_FILE, METADATA_FILE, MinariWriter
-from libero_reward_envs.data.safe_hdf5 import open_hdf5
+from libero_reward_envs.data.safe_hdf5 import describe_error, open_hdf5
 from libero_reward_envs.data.source_errors import DAMAGE, SuccessUnknownError, check_on_error
 
 __all__ = ["MinariSource", "MinariWriter", "is_minari"]
@@ -88,6 +91,7 @@ class MinariSource:
             "assume_success": assume_success,
         }
         self._action_range = check_action_range(action_range)
+        self._files = Hdf5Files()
         self._rules: MinariRules | None = None
         self._numbers: Sequence[int] | np.ndarray = range(0)
         self.skipped: list[str] = []
@@ -99,8 +103,21 @@ class MinariSource:
     def read(self, index: int, observation_keys: Sequence[str] | None = None) -> Episode:
         """Read episode `index`, with all observations or only those named."""
         rules = self._index()
-        with open_hdf5(self._folder / MAIN_FILE) as file:
+        with self._files.open(self._folder / MAIN_FILE) as file:
             return rules.read(file, int(self._numbers[index]), observation_keys)
+
+    def read_steps(
+        self, index: int, start: int, stop: int, observation_keys: Sequence[str] | None = None
+    ) -> EpisodeSteps:
+        """Read steps of episode `index`; the file stays open for more of them."""
+        rules = self._index()
+        with self._files.open(self._folder / MAIN_FILE, keep=True) as file:
+            number = int(self._numbers[index])
+            return rules.read_steps(file, number, start, stop, observation_keys)
+
+    def keep_open(self) -> contextlib.AbstractContextManager[None]:
+        """Keep the file open until the context ends."""
+        return self._files.keep()
 
     def summaries(self) -> list[EpisodeSummary]:
         """Return one summary an episode, without reading observations."""
@@ -186,7 +203,8 @@ class MinariSource:
             raise
         except DAMAGE as error:
             path = str(self._folder / MAIN_FILE)
-            self.skipped.append(f"{path!r}, episode_{number}: {str(error).strip('.')}.")
+            message = describe_error(error).rstrip(".")
+            self.skipped.append(f"{path!r}, episode_{number}: {message}.")
             return False
         return True
 

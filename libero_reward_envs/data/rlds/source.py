@@ -212,9 +212,6 @@ class RldsSource:
         if sound:
             self._note(lambda: self._records.check_surplus(shard), sound[0], sound[-1])
 
-    def _check(self, position: int) -> None:
-        self._layout.check(self._read_features(position))
-
     def _note(self, check: Callable[[], object], *positions: int) -> bool:
         try:
             with self._name_episode(*positions):

@@ -117,6 +117,8 @@ class RldsWriter(ClosedAtExit):
         """
         if not self._is_open:
             raise RuntimeError(f"The writer of {str(self._folder)!r} is closed.")
+        if not episode.actions.shape[1]:  # readers count the steps by them
+            raise ValueError("Expected actions of at least one number, the episode has none.")
         values = self._collect(episode)
         leaves = {leaf.path: leaf for leaf, _ in values}
         if self._staged.leaves is not None:
