@@ -132,7 +132,8 @@ def test_features_online_are_those_of_the_dataset(env: gym.Env, rrd: str) -> Non
     [encoded] = encode_dataset(EpisodeDataset([episode]), encoders)
     observation, _ = env.reset(seed=0)
     for key in (LANGUAGE_KEY, VISION_KEY):
-        np.testing.assert_allclose(observation[key], encoded.observations[key][0], atol=1e-5)
+        np.testing.assert_array_equal(observation[key], encoded.observations[key][0])
+        assert (observation[key] == observation[key].astype(np.float16)).all()  # as if kept on disk
 
 
 def test_it_passes_the_checks_of_gymnasium_and_stable_baselines3(env: gym.Env) -> None:

@@ -71,6 +71,7 @@ def main(args: ExtractFeaturesArgs) -> None:
         dtype=args.precision,
         task_description=args.task_description,
         n_tokens=args.n_tokens,
+        stored_dtype=args.dtype,
     )
     n_frames = sum(len(summary) + 1 for summary in dataset.summaries())
     with tqdm(total=n_frames, desc="extract-features", unit="frame") as bar:
@@ -78,7 +79,6 @@ def main(args: ExtractFeaturesArgs) -> None:
             dataset,
             encoders,
             args.out or get_features_folder(args.data),
-            dtype=args.dtype,
             batch_size=args.batch_size,
             n_threads=args.threads,
             on_frames=lambda n: bar.update(n - bar.n),

@@ -45,6 +45,8 @@ class OpenVLAFeatureArgs:
         tyro.conf.arg(help_behavior_hint="(default: float32 on a CPU, else the checkpoint's)"),
     ] = None
     """Precision in which they are computed."""
+    openvla_stored_dtype: Literal["float16", "bfloat16"] = "float16"
+    """What they are kept in, and rounded to everywhere."""
     openvla_batch_size: int = 32
     """Images a batch."""
     openvla_reward_hidden_dim: int = 512
@@ -112,6 +114,7 @@ def load_encoders(
         orientation=args.openvla_orientation or find_orientation(dataset, "--openvla-orientation"),
         device=args.openvla_device,
         dtype=args.openvla_dtype,
+        stored_dtype=args.openvla_stored_dtype,
         task_description=args.task_description,
     )
 

@@ -48,7 +48,7 @@ def extract_features(
     encoders: Sequence[Encoder],
     root: str | Path,
     *,
-    dtype: str = "float16",
+    dtype: str | None = None,
     batch_size: int = 32,
     n_threads: int = 4,
     on_frames: Callable[[int], object] | None = None,
@@ -62,7 +62,8 @@ def extract_features(
         dataset: The episodes.
         encoders: What computes features, each into a cache of its own.
         root: The folder of the caches, see `get_features_folder`.
-        dtype: "float16" or "bfloat16", what features are kept in.
+        dtype: "float16" or "bfloat16", what features are kept in; None for the `stored_dtype` of
+            encoders that have one, else float16.
         batch_size: How many frames an encoder is given at once.
         n_threads: Threads that prepare batches.
         on_frames: Called with the number of frames that are done.
@@ -70,7 +71,7 @@ def extract_features(
     Raises:
         RuntimeError: If another writer has a cache open.
         ValueError: If an episode lacks what an encoder reads, its images are turned otherwise, or
-            features do not fit into `dtype`. What was computed before is safe.
+            features do not fit into their type. What was computed before is safe.
     """
     check_encoders(encoders, {key for encoder in encoders for key in encoder.observation_keys})
     if batch_size < 1 or n_threads < 1:
@@ -81,7 +82,10 @@ def extract_features(
     with ExitStack() as stack:
         lanes = [
             _Lane(
-                encoder, stack.enter_context(FeatureCache(root, encoder, dtype=dtype, writing=True))
+                encoder,
+                stack.enter_context(
+                    FeatureCache(root, encoder, dtype=dtype or _get_dtype(encoder), writing=True)
+                ),
             )
             for encoder in encoders
         ]
@@ -109,6 +113,10 @@ def extract_features(
         [reason for lane in lanes for reason in lane.cache.skipped],
         time.perf_counter() - start,
     )
+
+
+def _get_dtype(encoder: Encoder) -> str:
+    return getattr(encoder, "stored_dtype", "float16")
 
 
 @dataclass

@@ -33,12 +33,7 @@ def write_chunk(
         ValueError: If features are too large for the type.
         OSError: If it cannot be written.
     """
-    stored = torch.from_numpy(np.ascontiguousarray(features)).to(FEATURE_DTYPES[dtype])
-    if not torch.isfinite(stored).all():
-        raise ValueError(
-            f"Features up to {np.abs(features).max():g} do not fit into {dtype}. Keep them in "
-            "bfloat16."
-        )
+    stored = _to_stored(torch.from_numpy(np.ascontiguousarray(features)), dtype)
     tensors = {
         "hashes": torch.frombuffer(bytearray(b"".join(hashes)), dtype=torch.uint8).reshape(
             len(hashes), HASH_BYTES
@@ -47,6 +42,29 @@ def write_chunk(
         "features": stored,
     }
     write_atomically(path, [save(tensors, {_FINGERPRINT: fingerprint})])
+
+
+def round_features(features: torch.Tensor, dtype: str) -> torch.Tensor:
+    """Return features as they are after they were kept, float32.
+
+    Args:
+        features: float32.
+        dtype: The key of `FEATURE_DTYPES` to keep them in.
+
+    Raises:
+        ValueError: If they are too large for the type.
+    """
+    return _to_stored(features, dtype).float()
+
+
+def _to_stored(features: torch.Tensor, dtype: str) -> torch.Tensor:
+    stored = features.to(FEATURE_DTYPES[dtype])
+    if not torch.isfinite(stored).all() and torch.isfinite(features).all():
+        raise ValueError(
+            f"Features up to {float(features.abs().max()):g} do not fit into {dtype}. Keep them in "
+            "bfloat16."
+        )
+    return stored
 
 
 class FeatureChunk:

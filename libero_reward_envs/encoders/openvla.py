@@ -9,6 +9,7 @@ import torch
 
 from libero_reward_envs.data.orientations import ORIENTATIONS, turn_images
 from libero_reward_envs.encoders.base import INSTRUCTION_KEY, compute_fingerprint
+from libero_reward_envs.encoders.feature_chunks import FEATURE_DTYPES, round_features
 from libero_reward_envs.openvla.feature_extractor import OpenVLAFeatureExtractor
 
 POOLS = ("mean", "none")
@@ -30,6 +31,8 @@ class OpenVLAVisionEncoder:
         image_keys: The images to read, (n, H, W, 3) uint8, one of each camera.
         pool: "mean" or "none".
         orientation: How the images are turned, see `turn_images`.
+        stored_dtype: "float16" or "bfloat16": features are rounded to what a cache keeps them in,
+            so that they are the same computed and read.
         key: The observation it adds.
 
     Raises:
@@ -43,9 +46,10 @@ class OpenVLAVisionEncoder:
         image_keys: Sequence[str],
         pool: str = "mean",
         orientation: str = "upright",
+        stored_dtype: str = "float16",
         key: str = "openvla/vision",
     ) -> None:
-        _check_pool(pool)
+        _check_choices(pool, stored_dtype)
         if isinstance(image_keys, str) or not image_keys or len({*image_keys}) < len(image_keys):
             raise ValueError(
                 f"`image_keys` must be a list of different observations, got {image_keys!r}."
@@ -55,6 +59,7 @@ class OpenVLAVisionEncoder:
             raise ValueError(f"Unknown orientation {orientation!r}. Choose one of: {known}.")
         self._extractor = extractor
         self.key, self.pool, self.orientation = key, pool, orientation
+        self.stored_dtype = stored_dtype
         self.observation_keys = tuple(image_keys)
         n_views, n_patches, d = len(image_keys), extractor.n_patches, extractor.vision_dim
         self.shape: tuple[int, ...] = (n_views * d,)
@@ -68,6 +73,7 @@ class OpenVLAVisionEncoder:
             "orientation": orientation,
             "seen_orientation": _SEEN_ORIENTATION,
             "pool": pool,
+            "stored_dtype": stored_dtype,
         }
         self.fingerprint = compute_fingerprint(self.settings)
 
@@ -101,7 +107,7 @@ class OpenVLAVisionEncoder:
             if self.pool == "mean":
                 by_view = features.unflatten(1, (len(views), -1))
                 features = by_view.mean(dim=2).flatten(1)
-            return features.cpu().numpy()
+            return round_features(features, self.stored_dtype).cpu().numpy()
         except torch.OutOfMemoryError as error:
             raise MemoryError(
                 f"No room on {device} for {len(prepared[0])} rows of {len(prepared)} images at "
@@ -121,6 +127,7 @@ class OpenVLALanguageEncoder:
         pool: "mean" or "none".
         task_description: The instruction for all rows; None for that of the env or episode.
         n_tokens: The length to fill up to, for pool="none".
+        stored_dtype: See `OpenVLAVisionEncoder`.
         key: The observation it adds.
 
     Raises:
@@ -136,13 +143,15 @@ class OpenVLALanguageEncoder:
         pool: str = "mean",
         task_description: str | None = None,
         n_tokens: int = 64,
+        stored_dtype: str = "float16",
         key: str = "openvla/language",
     ) -> None:
-        _check_pool(pool)
+        _check_choices(pool, stored_dtype)
         if n_tokens < 1:
             raise ValueError(f"`n_tokens` must be at least 1, got {n_tokens}.")
         self._extractor = extractor
         self.key, self.pool, self.task_description = key, pool, task_description
+        self.stored_dtype = stored_dtype
         d = extractor.language_dim
         self.shape: tuple[int, ...] = (d,) if pool == "mean" else (n_tokens, d)
         self.settings: dict[str, Any] = {
@@ -152,6 +161,7 @@ class OpenVLALanguageEncoder:
             "task_description": task_description,
             "pool": pool,
             "n_tokens": None if pool == "mean" else n_tokens,
+            "stored_dtype": stored_dtype,
         }
         self.fingerprint = compute_fingerprint(self.settings)
         self._known: dict[str, np.ndarray] = {}
@@ -187,9 +197,10 @@ class OpenVLALanguageEncoder:
     @torch.inference_mode()
     def _compute(self, instruction: str) -> np.ndarray:
         embeddings, mask = self._extractor.extract_language([instruction])
-        tokens = embeddings[0][mask[0]].float().cpu().numpy()
+        tokens = embeddings[0][mask[0]].float()
         if self.pool == "mean":
-            return tokens.mean(0)
+            return round_features(tokens.mean(0), self.stored_dtype).cpu().numpy()
+        tokens = round_features(tokens, self.stored_dtype).cpu().numpy()
         filled = np.zeros(self.shape, np.float32)
         if len(tokens) > len(filled):
             raise ValueError(
@@ -210,6 +221,7 @@ def load_openvla_encoders(
     dtype: str | torch.dtype | None = None,
     task_description: str | None = None,
     n_tokens: int = 64,
+    stored_dtype: str = "float16",
     **options: Any,
 ) -> tuple[OpenVLAVisionEncoder, OpenVLALanguageEncoder]:
     """Load the parts of an OpenVLA checkpoint that features need, once for both encoders.
@@ -223,6 +235,7 @@ def load_openvla_encoders(
         dtype: Precision of weights and computing; if None float32 on a CPU, else the checkpoint's.
         task_description: See `OpenVLALanguageEncoder`.
         n_tokens: See `OpenVLALanguageEncoder`.
+        stored_dtype: See `OpenVLAVisionEncoder`.
         options: Further arguments of `OpenVLAFeatureExtractor.from_pretrained`.
 
     Raises:
@@ -237,14 +250,25 @@ def load_openvla_encoders(
         checkpoint, device=device, dtype=dtype, **options
     )
     vision = OpenVLAVisionEncoder(
-        extractor, image_keys=image_keys, pool=pool, orientation=orientation
+        extractor,
+        image_keys=image_keys,
+        pool=pool,
+        orientation=orientation,
+        stored_dtype=stored_dtype,
     )
     language = OpenVLALanguageEncoder(
-        extractor, pool=pool, task_description=task_description, n_tokens=n_tokens
+        extractor,
+        pool=pool,
+        task_description=task_description,
+        n_tokens=n_tokens,
+        stored_dtype=stored_dtype,
     )
     return vision, language
 
 
-def _check_pool(pool: str) -> None:
+def _check_choices(pool: str, stored_dtype: str) -> None:
     if pool not in POOLS:
         raise ValueError(f"`pool` must be one of {', '.join(POOLS)}, got {pool!r}.")
+    if stored_dtype not in FEATURE_DTYPES:
+        known = ", ".join(FEATURE_DTYPES)
+        raise ValueError(f"`stored_dtype` must be one of {known}, got {stored_dtype!r}.")

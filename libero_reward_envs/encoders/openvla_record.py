@@ -35,6 +35,7 @@ def describe_openvla_features(
         "orientation": vision.orientation,
         "pool": vision.pool,
         "dtype": vision.settings["precision"],
+        "stored_dtype": vision.stored_dtype,
         "task_description": language.task_description,
         "n_tokens": language.settings["n_tokens"],
         "fingerprints": {encoder.key: encoder.fingerprint for encoder in encoders},
@@ -85,6 +86,7 @@ def load_recorded_encoders(
         orientation=record["orientation"],
         device=device,
         dtype=record["dtype"],
+        stored_dtype=record["stored_dtype"],
         task_description=record["task_description"],
         **n_tokens,
     )

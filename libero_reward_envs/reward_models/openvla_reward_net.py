@@ -83,11 +83,17 @@ class OpenVLARewardNet(torch.nn.Module):
         return self.layers(torch.cat(inputs, -1)).squeeze(-1)
 
     def join(self, observations: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the features averaged over tokens and patches, side by side, shape (n, s)."""
-        parts = [observations[key] for key in (LANGUAGE_KEY, VISION_KEY)]
-        return torch.cat(
-            [part.flatten(1, -2).mean(1) if part.ndim > 2 else part for part in parts], -1
-        )
+        """Return the features averaged over tokens and patches, side by side, shape (n, s).
+
+        Rows of zeros fill up short instructions; they are no tokens.
+        """
+        language, vision = observations[LANGUAGE_KEY], observations[VISION_KEY]
+        if language.ndim > 2:
+            n_tokens = (language != 0).any(-1).sum(1, keepdim=True).clamp(min=1)
+            language = language.sum(1) / n_tokens
+        if vision.ndim > 2:
+            vision = vision.mean(1)
+        return torch.cat([language, vision], -1)
 
     def set_normalization(self, states: torch.Tensor, std_floor: float) -> None:
         """Take mean and standard deviation from states (n, s).

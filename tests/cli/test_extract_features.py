@@ -121,6 +121,7 @@ def test_settings_have_folders_of_their_own(data, tmp_path, capsys):
         dtype="bfloat16",
         task_description="close it",
         n_tokens=70,
+        stored_dtype="bfloat16",
     )
     check_features(data, encoders, out)
     extract(data, "--out", out)
@@ -174,7 +175,7 @@ def test_orientation_must_be_known_and_one(data, tmp_path, capsys):
 
 def test_bad_input_is_told(data, tmp_path, capsys):
     assert "No episodes at" in fails(capsys, tmp_path / "none.h5")
-    assert "no observation ['front_image']" in fails(capsys, data, "--image-keys", "front_image")
+    assert "no observation 'front_image'" in fails(capsys, data, "--image-keys", "front_image")
     words = ("--openvla-model", tmp_path / "none")
     assert "No folder" in fails(capsys, data, *words)
     nameless = make_episode(0)

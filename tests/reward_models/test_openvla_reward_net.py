@@ -84,6 +84,17 @@ def test_tokens_and_patches_are_averaged() -> None:
     np.testing.assert_allclose(rewards, make_model(POOLED).compute_reward(pooled), atol=1e-6)
 
 
+def test_rows_that_fill_up_an_instruction_do_not_count() -> None:
+    short = make_transitions(UNPOOLED)
+    padded = [
+        {**side, LANGUAGE_KEY: np.pad(side[LANGUAGE_KEY], ((0, 0), (0, 4), (0, 0)))}
+        for side in (short.observations, short.next_observations)
+    ]
+    longer = short._replace(observations=padded[0], next_observations=padded[1])
+    rewards = make_model({**UNPOOLED, LANGUAGE_KEY: (7, 5)}).compute_reward(longer)
+    np.testing.assert_allclose(rewards, make_model(UNPOOLED).compute_reward(short), atol=1e-6)
+
+
 def test_it_is_a_reward_model(tmp_path: Path) -> None:
     check_reward_model(make_model(POOLED, reward_offset=0.5), make_transitions(POOLED), tmp_path)
 
