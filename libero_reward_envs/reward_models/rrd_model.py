@@ -72,7 +72,9 @@ class RRDRewardModel(PretrainedRewardModel):
         self.training: dict[str, Any] = {}
         if not self.observation_keys:
             raise ValueError("`observation_shapes` must name at least one observation, got none.")
-        sizes = [action_size + 1, *self.hidden_sizes, *sum(self.observation_shapes.values(), ())]
+        if not isinstance(action_size, int) or action_size < 0:
+            raise ValueError(f"`action_size` must be a whole number from 0 on, got {action_size}.")
+        sizes = [*self.hidden_sizes, *sum(self.observation_shapes.values(), ())]
         if not all(isinstance(size, int) and size > 0 for size in sizes):
             raise ValueError(f"Sizes must be positive whole numbers, got {sizes}.")
         if not np.isfinite(self.reward_offset):

@@ -5,14 +5,14 @@
 Writes 982 tensors of random bfloat16 numbers into shards of 2 GB (15.1 GB on disk, once), loads
 them in a fresh process with `OpenVLAForActionPrediction.from_pretrained`, and then what features
 need with `OpenVLAFeatureExtractor.from_pretrained`, in another. Needs 16 GB of free memory. Writes
-`results/openvla_7b.json` beside this file: seconds, peak of the process's resident memory, of the
+`results/openvla_7b.json` beside this file: seconds (every weight read once), peak of the process's
+resident memory (on a CPU weights stay mapped to the files, which the system may drop again), of the
 GPU's where there is one, and what was estimated before.
 """
 
 import argparse
 import json
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -90,8 +90,15 @@ def write_checkpoint(folder: Path) -> None:
     draft.rename(folder)
 
 
+def read_peak_gib() -> float:
+    """Return the peak of this process's resident memory; on Linux."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    [line] = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return round(int(line.split()[1]) / 2**20, 2)
+
+
 def load(part: str, folder: Path, device: str) -> dict[str, Any]:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = read_peak_gib()
     start = time.perf_counter()
     if part == "model":
         model: Any = OpenVLAForActionPrediction.from_pretrained(
@@ -110,8 +117,8 @@ def load(part: str, folder: Path, device: str) -> dict[str, Any]:
     found = {
         "parameters": n_parameters,
         "seconds": round(time.perf_counter() - start, 1),
-        "resident_gib_before": round(before / 2**20, 2),
-        "resident_gib_peak": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "resident_gib_before": before,
+        "resident_gib_peak": read_peak_gib(),
     }
     if device != "cpu":
         found["gpu_gib_peak"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)

@@ -285,7 +285,7 @@ def test_normalised_inputs_are_clipped_far_from_the_data():
     ("arguments", "message"),
     [
         ({"observation_shapes": {}}, "at least one observation"),
-        ({"action_size": 0}, "Expected actions"),
+        ({"action_size": -1}, "`action_size` must be a whole number"),
         ({"hidden_sizes": (2.5,)}, "positive whole numbers"),
         ({"reward_offset": float("nan")}, "`reward_offset` must be finite"),
     ],
