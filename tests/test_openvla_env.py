@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3 import SAC
@@ -14,9 +15,10 @@ from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 import libero_reward_envs
 from libero_reward_envs.cli.main import main
-from libero_reward_envs.data import Episode, EpisodeDataset, EpisodeWriter
+from libero_reward_envs.data import Episode, EpisodeDataset, EpisodeWriter, load_episodes
 from libero_reward_envs.encoders.dataset import encode_dataset
 from libero_reward_envs.encoders.openvla_record import RECORD_KEY, load_recorded_encoders
+from libero_reward_envs.evaluation.annotation import apply_annotations
 from libero_reward_envs.factory import make_vec_env
 from libero_reward_envs.openvla.tiny import TINY_OPENVLA
 from libero_reward_envs.reward_models.base import Transitions, load_reward_model
@@ -180,20 +182,22 @@ def test_envs_of_a_vector_share_one_model(rrd: str) -> None:
     venv.close()
 
 
-def test_a_classifier_learns_success_from_features(data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "classifier"
+@pytest.fixture(scope="module")
+def classifier(data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("models") / "classifier"
     flags = f"--use-openvla-features --openvla-model {TINY_OPENVLA} --openvla-reward-hidden-dim 16"
-    schedule = "--image-key agentview_image --epochs 20 --lr 0.003"
     files = ["--data", str(data), "--output-checkpoint", f"{out}.pt"]
-    main(["train-classifier", *files, *f"{flags} {schedule}".split()])
-    model = load_reward_model(out)
+    main(["train-classifier", *files, *f"{flags} --epochs 20 --lr 0.003".split()])
+    return str(out)
+
+
+def test_a_classifier_learns_success_from_features(classifier: str) -> None:
+    model = load_reward_model(classifier)
     assert isinstance(model, FeatureClassifierRewardModel)
     assert model.training["quality"]["average_precision"] == 1.0  # brightness tells it
-    assert (out / "curves.csv").read_text().count("\n") == 21
-    env = gym.make(
-        "LiberoOpenVLA-v0", suite="libero_object", reward_model=str(out),
-        reward_type="continuous", **KEYWORDS,
-    )  # fmt: skip
+    assert (Path(classifier) / "curves.csv").read_text().count("\n") == 21
+    keywords = {"reward_model": classifier, "reward_type": "continuous", **KEYWORDS}
+    env = gym.make("LiberoOpenVLA-v0", suite="libero_object", **keywords)
     env.reset(seed=0)
     reward = env.step(np.zeros(7, np.float32))[1]
     assert 0 < float(reward) < 1
@@ -264,5 +268,66 @@ def test_images_of_another_size_are_refused(rrd: str) -> None:
 
 
 def test_several_envs_that_each_load_openvla_are_refused(rrd: str) -> None:
-    with pytest.raises(ValueError, match="features of all envs are then one batch"):
-        make_vec_env("LiberoOpenVLA-v0", 2, suite="libero_object", **KEYWORDS)
+    for name in ("LiberoOpenVLA-v0", "libero_reward_envs:LiberoOpenVLA-v0"):
+        for given in (None, rrd):
+            with pytest.raises(ValueError, match="the model then runs once on the whole batch"):
+                make_vec_env(name, 2, suite="libero_object", reward_model=given, **KEYWORDS)
+
+
+def test_a_reward_model_may_be_a_torch_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Module(torch.nn.Module):
+        observation_keys = ("state",)
+
+        def compute_reward(self, transitions: Transitions) -> np.ndarray:
+            return np.ones(len(transitions.actions), np.float32)
+
+    keywords = {"suite": "libero_object", "subprocesses": False, **KEYWORDS}
+    venv = make_vec_env("Libero-v0", 1, seed=0, reward_model=Module(), **keywords)
+    venv.reset()
+    assert venv.step(np.zeros((1, 7), np.float32))[1].tolist() == [1.0]
+    venv.close()
+    with pytest.raises(ValueError, match="for a reward model on OpenVLA's features"):
+        make_vec_env("Libero-v0", 1, reward_model=Module(), device="cuda", **keywords)
+
+
+def test_several_frames_of_success_can_be_seen(classifier: str) -> None:
+    env = gym.make(
+        "LiberoOpenVLA-v0",
+        suite="libero_object",
+        reward_model=classifier,
+        mode="success",
+        **KEYWORDS,
+    )
+    assert env.unwrapped.terminate_on_success is False  # pyright: ignore[reportAttributeAccessIssue]
+    env.close()
+    with pytest.raises(ValueError, match="the env would end before success is seen"):
+        gym.make(
+            "LiberoOpenVLA-v0", reward_model=classifier, mode="success", terminate_on_success=True
+        )
+
+
+@pytest.mark.parametrize("mode", ["difference", "potential"])
+def test_a_model_of_transitions_scores_no_observations(classifier: str, mode: str) -> None:
+    env = gym.make(
+        "LiberoOpenVLA-v0", suite="libero_object", reward_model=classifier, mode=mode, **KEYWORDS
+    )
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="reads the action or the observation before too"):
+        env.step(np.zeros(7, np.float32))
+    env.close()
+
+
+def test_annotations_are_the_rewards_of_the_model(data: Path, rrd: str, tmp_path: Path) -> None:
+    out = tmp_path / "rewards.safetensors"
+    main(["annotate", str(data), "--reward-model", rrd, "--out", str(out)])
+    model: Any = load_reward_model(rrd)
+    encoders = load_recorded_encoders(model.training[RECORD_KEY])
+    encoded = encode_dataset(load_episodes(data), encoders)
+    annotated = apply_annotations(encoded, out)
+    for index in range(3):
+        expected = model.compute_reward(encoded[index].transitions())
+        np.testing.assert_allclose(annotated[index].rewards, expected, atol=1e-6)
+
+
+def test_random_weights_are_named_where_figures_stand(rrd: str) -> None:
+    assert "random weights" in (Path(rrd) / "README.md").read_text()

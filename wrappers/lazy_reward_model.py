@@ -14,6 +14,7 @@ from libero_reward_envs.reward_models.base import (
     EPISODE_RETURN_KEY,
     RewardModel,
     load_reward_model,
+    read_training,
 )
 from libero_reward_envs.reward_models.saving import read_config
 
@@ -118,7 +119,7 @@ def warn_of_another_task(model: object, task: Any) -> None:
         model: A reward model, whose `training["tasks"]` may name tasks.
         task: What the env's info calls its task, or None.
     """
-    known = [name for name in getattr(model, "training", {}).get("tasks", ()) if name]
+    known = [name for name in read_training(model).get("tasks", ()) if name]
     if task and known and task not in known:
         warnings.warn(
             f"The reward model was fitted to {', '.join(known)}, the env is {task}. Its rewards "

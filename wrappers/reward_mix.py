@@ -230,10 +230,16 @@ def check_scores_observations(
     """Raise ValueError if the model's rewards depend on more than the observations led to.
 
     Args:
-        model: The model.
+        model: The model; an attribute `scores_observations` that is False says it at once.
         transitions: A few transitions; a dependence that does not show in them is not found.
         rewards: What it computed of them.
     """
+    if not getattr(model, "scores_observations", True):
+        raise ValueError(
+            "Expected a model that scores the observation a step leads to, as modes 'difference' "
+            f"and 'potential' compare two of them. {type(model).__name__} reads the action or the "
+            "observation before too. Use mode 'replace' or 'mix'."
+        )
     led_to = transitions.next_observations
     probes = [score_observations(model, led_to, transitions.actions)]
     other = transitions._replace(observations=led_to, actions=0.5 - 0.5 * transitions.actions)

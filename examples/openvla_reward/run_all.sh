@@ -20,6 +20,7 @@ if [ -e "$folder" ]; then
     echo "$folder is there already. Choose a new folder." >&2
     exit 1
 fi
+if [ -d "$MODEL" ]; then MODEL=$(cd "$MODEL" && pwd); fi
 mkdir -p "$folder"
 cd "$folder"
 

@@ -36,6 +36,14 @@ class AnnotateArgs:
     """Discount, for potential."""
     reward_type: Literal["binary", "continuous"] | None = None
     """For success classifiers; by default what was saved."""
+    features: Annotated[
+        str | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: where it was)")
+    ] = None
+    """OpenVLA checkpoint of a reward on its features, if it lies elsewhere now."""
+    feature_cache: Annotated[
+        Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: DATA.features)")
+    ] = None
+    """Folder in which these features are kept."""
     option: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE [NAME=VALUE ...]")] = ()
     """Arguments of the reader of the data, such as assume_success=true."""
 
@@ -46,7 +54,9 @@ def main(args: AnnotateArgs) -> None:
     from tqdm import tqdm
 
     from libero_reward_envs.cli.convert import parse_options
+    from libero_reward_envs.cli.openvla_features import OpenVLAFeatureArgs, encode_with_cache
     from libero_reward_envs.data.formats import load_episodes
+    from libero_reward_envs.encoders.openvla_record import find_record, load_recorded_encoders
     from libero_reward_envs.evaluation.annotation import annotate_episodes
     from libero_reward_envs.reward_models.base import load_reward_model
     from libero_reward_envs.wrappers.reward_mix import RewardMix
@@ -58,6 +68,16 @@ def main(args: AnnotateArgs) -> None:
         model = model.with_reward_type(args.reward_type)
     data = args.data.resolve()  # "." has no name to put the result beside
     dataset = load_episodes(data, **parse_options(args.option))
+    record = find_record(args.reward_model)
+    if record is not None:
+        encoders = load_recorded_encoders(record, args.features)
+        cache = OpenVLAFeatureArgs(feature_cache=args.feature_cache)
+        dataset = encode_with_cache(dataset, data, encoders, cache)
+    elif args.features is not None or args.feature_cache is not None:
+        raise ValueError(
+            "--features and --feature-cache are for a reward on OpenVLA's features, "
+            f"{args.reward_model!r} reads none. Leave them out."
+        )
     mix = RewardMix(args.mode, args.env_weight, args.model_weight, args.step_cost, args.gamma)
     out = args.out or data.with_name(data.name + ".rewards.safetensors")
     with tqdm(total=len(dataset), desc="annotate", unit="episode") as bar:

@@ -55,13 +55,16 @@ def main(args: ExtractFeaturesArgs) -> None:
     from tqdm import tqdm
 
     from libero_reward_envs.cli.convert import parse_options
+    from libero_reward_envs.cli.openvla_features import check_instructions
     from libero_reward_envs.data.formats import load_episodes
     from libero_reward_envs.encoders.cache import get_features_folder
     from libero_reward_envs.encoders.extraction import extract_features
     from libero_reward_envs.encoders.openvla import load_openvla_encoders
     from libero_reward_envs.encoders.orientation import find_orientation
 
-    dataset = load_episodes(args.data, **parse_options(args.option))
+    data = args.data.resolve()  # "." has no name to put features beside
+    dataset = load_episodes(data, **parse_options(args.option))
+    check_instructions(dataset, args.task_description)
     encoders = load_openvla_encoders(
         args.openvla_model,
         image_keys=args.image_keys,
@@ -78,7 +81,7 @@ def main(args: ExtractFeaturesArgs) -> None:
         done = extract_features(
             dataset,
             encoders,
-            args.out or get_features_folder(args.data),
+            args.out or get_features_folder(data),
             batch_size=args.batch_size,
             n_threads=args.threads,
             on_frames=lambda n: bar.update(n - bar.n),

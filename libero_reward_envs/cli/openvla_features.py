@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from libero_reward_envs.encoders.openvla_record import Encoders
 
 
+RANDOM_WEIGHTS = (
+    "This OpenVLA has random weights and knows nothing: no figure that follows means anything."
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class OpenVLAFeatureArgs:
     """Reward on the features of an OpenVLA checkpoint. They are computed once and kept on disk."""
@@ -68,9 +73,9 @@ def check_openvla_args(args: OpenVLAFeatureArgs) -> None:
     """Raise a ValueError if the flags cannot be followed together."""
     if not args.use_openvla_features:
         given = [
-            f"--{name.replace('_', '-')}"
-            for name in ("openvla_model", "openvla_processor", "task_description", "feature_cache")
-            if getattr(args, name) is not None
+            f"--{field.name.replace('_', '-')}"
+            for field in dataclasses.fields(args)
+            if getattr(args, field.name) != field.default
         ]
         if given:
             raise ValueError(
@@ -107,16 +112,33 @@ def load_encoders(
     from libero_reward_envs.encoders.orientation import find_orientation
 
     assert args.openvla_model is not None
-    return load_openvla_encoders(
+    check_instructions(dataset, args.task_description)
+    orientation = args.openvla_orientation or find_orientation(dataset, "--openvla-orientation")
+    encoders = load_openvla_encoders(
         args.openvla_model,
         image_keys=image_keys,
         pool=args.openvla_pool,
-        orientation=args.openvla_orientation or find_orientation(dataset, "--openvla-orientation"),
+        orientation=orientation,
         device=args.openvla_device,
         dtype=args.openvla_dtype,
         stored_dtype=args.openvla_stored_dtype,
         task_description=args.task_description,
     )
+    if encoders[0].has_random_weights:
+        print(RANDOM_WEIGHTS)
+    return encoders
+
+
+def check_instructions(dataset: "EpisodeDataset", task_description: str | None) -> None:
+    """Raise a ValueError if an episode lacks the instruction, before any image is encoded."""
+    if task_description is not None:
+        return
+    for index, summary in enumerate(dataset.summaries()):
+        if not summary.instruction.strip():
+            raise ValueError(
+                f"Expected an instruction of each episode for its features, episode {index} has "
+                "none. Give one for all by --task-description."
+            )
 
 
 def encode_with_cache(

@@ -38,7 +38,10 @@ def train_feature_classifier(
     paths = [path for path in folders if path is not None]
     parts = [load_episodes(path) for path in paths]
     everything = chain_datasets(parts)
-    encoders = load_encoders(args.openvla, everything, args.image_key)
+    images = args.image_key
+    if images == TrainClassifierArgs.image_key:  # the name in trajectories of other programs
+        images = ("agentview_image",)
+    encoders = load_encoders(args.openvla, everything, images)
     model = args.openvla.openvla_model
     assert model is not None
     record = describe_openvla_features(model, encoders, everything)
@@ -84,7 +87,7 @@ def _refuse_flags(args: TrainClassifierArgs) -> None:
     """Raise a ValueError for flags of the network on images, which is not there."""
     names = ("pretrained_encoder_path", "train_encoder", "backbone", "padding", "normalization")
     names += ("image_size", "hidden_dim", "num_spatial_blocks", "max_shift_px", "lr_schedule")
-    names += ("visualize_positive",)
+    names += ("visualize_positive", "workers")
     given = [
         f"--{name.replace('_', '-')}"
         for name in names

@@ -170,6 +170,11 @@ def _choose_network(args: TrainRRDArgs) -> dict[str, Any]:
     """Return what the network reads, and which one it is."""
     check_openvla_args(args.openvla)
     if not args.openvla.use_openvla_features:
+        if args.openvla_image_keys != TrainRRDArgs.openvla_image_keys:
+            raise ValueError(
+                "--openvla-image-keys would change nothing without --use-openvla-features. Give "
+                "that too, or leave it out."
+            )
         return {"observation_keys": args.observation_keys}
     if args.observation_keys != TrainRRDArgs.observation_keys:
         raise ValueError(

@@ -11,6 +11,7 @@ robomimic reads it with `load_next_obs=False`.
 import array
 import contextlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -61,6 +62,7 @@ def is_hdf5(path: Path) -> bool:
 
 def pending_folder(path: Path) -> Path:
     """Return where the episodes wait that are not yet merged into the file."""
+    path = Path(os.path.abspath(path))  # "." has no name to put it beside
     return path.with_name(path.name + ".pending")
 
 

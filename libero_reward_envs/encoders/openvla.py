@@ -24,7 +24,7 @@ class OpenVLAVisionEncoder:
     but mirrored. Images are turned so whatever their orientation.
 
     With pool="mean" a row is (cameras * d,), each camera's mean over its patches, in float32; with
-    "none" (cameras * patches, d), camera after camera.
+    "none" (cameras * patches, d), camera after camera; `OpenVLARewardNet` then averages over all.
 
     Args:
         extractor: The towers, on their device.
@@ -60,6 +60,8 @@ class OpenVLAVisionEncoder:
         self._extractor = extractor
         self.key, self.pool, self.orientation = key, pool, orientation
         self.stored_dtype = stored_dtype
+        # The tiny checkpoint that is made on the spot says so itself, under whatever name.
+        self.has_random_weights = getattr(extractor.config, "random_weights_seed", None) is not None
         self.observation_keys = tuple(image_keys)
         n_views, n_patches, d = len(image_keys), extractor.n_patches, extractor.vision_dim
         self.shape: tuple[int, ...] = (n_views * d,)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from libero_reward_envs.data.episodes import EpisodeDataset
-from libero_reward_envs.reward_models.base import CHECKPOINT_SUFFIX, find_folder
+from libero_reward_envs.reward_models.base import CHECKPOINT_SUFFIX, find_folder, read_training
 from libero_reward_envs.reward_models.saving import read_config
 
 if TYPE_CHECKING:
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     Encoders = tuple[OpenVLAVisionEncoder, OpenVLALanguageEncoder]
 
 RECORD_KEY = "openvla_features"  # where it stands in the `training` of a reward model
+_FIELDS = (
+    *("checkpoint", "image_keys", "image_sizes", "orientation", "pool", "dtype", "stored_dtype"),
+    *("task_description", "n_tokens", "random_weights", "fingerprints"),
+)
 
 
 def describe_openvla_features(
@@ -29,7 +33,9 @@ def describe_openvla_features(
     vision, language = encoders
     images = dataset.read(0, vision.observation_keys).observations
     return {
-        "checkpoint": str(checkpoint),
+        # A folder is found again from anywhere.
+        "checkpoint": str(Path(checkpoint).resolve() if Path(checkpoint).is_dir() else checkpoint),
+        "random_weights": vision.has_random_weights,
         "image_keys": list(vision.observation_keys),
         "image_sizes": {key: list(images[key].shape[1:3]) for key in vision.observation_keys},
         "orientation": vision.orientation,
@@ -57,8 +63,14 @@ def find_record(reward_model: Any) -> Mapping[str, Any] | None:
             return None
         training = read_config(find_folder(reward_model))["training"]
     else:
-        training = getattr(reward_model, "training", {})
-    return training.get(RECORD_KEY)
+        training = read_training(reward_model)
+    record = training.get(RECORD_KEY)
+    if record is not None and not set(_FIELDS) <= set(record):
+        raise ValueError(
+            f"Expected {', '.join(_FIELDS)} among what the reward model says of OpenVLA's "
+            f"features, got {', '.join(map(str, record))}. Train it again with this version."
+        )
+    return record
 
 
 def load_recorded_encoders(
@@ -78,6 +90,11 @@ def load_recorded_encoders(
     from libero_reward_envs.encoders.openvla import load_openvla_encoders
 
     name = record["checkpoint"] if checkpoint is None else checkpoint
+    if checkpoint is None and Path(name).is_absolute() and not Path(name).is_dir():
+        raise FileNotFoundError(
+            f"The OpenVLA checkpoint that the reward model was trained on is not at {name!r} any "
+            "more. Say where it is now with `features`."
+        )
     n_tokens = {} if record["n_tokens"] is None else {"n_tokens": record["n_tokens"]}
     encoders = load_openvla_encoders(
         name,

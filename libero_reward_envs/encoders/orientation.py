@@ -50,10 +50,12 @@ def find_orientation(dataset: EpisodeDataset, flag: str = "--orientation") -> st
     """
     found = {read_orientation(summary.metadata) for summary in dataset.summaries()}
     known = sorted(orientation for orientation in found if orientation is not None)
-    if len(known) == 1:
+    if len(found) == 1 and known:
         return known[0]
-    told = f"several: {', '.join(known)}" if known else "none of them"
+    told = f"several: {', '.join(known)}" if len(known) > 1 else "none of them"
+    if len(known) == 1:
+        told = f"{known[0]!r} of some and nothing of the others"
     hint = f"Give it by {flag}."
-    if known:
+    if len(known) > 1:
         hint = "Bring them to one by `libero-reward convert --orientation`."
     raise ValueError(f"Expected episodes that say how their images are turned, got {told}. {hint}")

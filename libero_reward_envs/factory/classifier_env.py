@@ -11,6 +11,7 @@ from libero_reward_envs.envs.libero_env import LiberoEnv
 from libero_reward_envs.factory.stacking import (
     RegisteredReward,
     fit_images,
+    leave_time_for_success,
     limit_steps,
     split_mix,
     with_metadata,
@@ -55,13 +56,7 @@ def make_classifier_env(
         )
     mix, env_kwargs = split_mix(kwargs)
     images = choose_images(read_classifier_config(reward_model), env_kwargs)
-    needs_time = mix.get("mode") == "success" and mix.get("success_window", (2, 3))[0] > 1
-    if needs_time and env_kwargs.setdefault("terminate_on_success", False):
-        raise ValueError(
-            "Expected terminate_on_success=False with mode 'success' and a window of more than one "
-            "frame: the env would end before success is seen. Leave it away, or give "
-            "success_window=(1, 1)."
-        )
+    leave_time_for_success(mix, env_kwargs)
     env = LiberoEnv(suite, task, **{**env_kwargs, **images})
     return RegisteredReward(limit_steps(env, mix), reward_model, reward_type=reward_type, **mix)
 

@@ -11,6 +11,7 @@ from libero_reward_envs.factory.stacking import (
     RegisteredEncode,
     RegisteredReward,
     fit_images,
+    leave_time_for_success,
     limit_steps,
     split_mix,
     with_metadata,
@@ -70,6 +71,7 @@ def make_openvla_env(
             "LiberoRRD-v0 or LiberoClassifier-v0 for it, or train with --use-openvla-features."
         )
     mix, env_kwargs = split_mix(kwargs)
+    leave_time_for_success(mix, env_kwargs)
     images = choose_feature_images(record, env_kwargs)
     encoders = load_recorded_encoders(record, features, device=device)
     env = LiberoEnv(suite, task, **{**env_kwargs, **images})

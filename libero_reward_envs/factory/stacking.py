@@ -79,6 +79,21 @@ def fit_images(
     return chosen
 
 
+def leave_time_for_success(mix: RewardMixArguments, env_kwargs: dict[str, Any]) -> None:
+    """Let episodes go on after success where several frames must show it, in mode "success".
+
+    Raises:
+        ValueError: If they were asked to end with it.
+    """
+    needs_time = mix.get("mode") == "success" and mix.get("success_window", (2, 3))[0] > 1
+    if needs_time and env_kwargs.setdefault("terminate_on_success", False):
+        raise ValueError(
+            "Expected terminate_on_success=False with mode 'success' and a window of more than one "
+            "frame: the env would end before success is seen. Leave it away, or give "
+            "success_window=(1, 1)."
+        )
+
+
 class _PartOfId:
     """A wrapper that the entry point of an id adds, so that the spec must not list it."""
 

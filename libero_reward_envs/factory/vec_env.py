@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
     from libero_reward_envs.reward_models.base import RewardModel
 
-_WITH_OWN_REWARD = ("LiberoRRD-v0", "LiberoClassifier-v0", "LiberoOpenVLA-v0")
+_WITH_GIVEN_REWARD = ("LiberoClassifier-v0", "LiberoOpenVLA-v0")  # no model ships for them
+_WITH_OWN_REWARD = ("LiberoRRD-v0", *_WITH_GIVEN_REWARD)
 
 
 def make_vec_env(
@@ -58,16 +59,11 @@ def make_vec_env(
 
     if n_envs < 1:
         raise ValueError(f"`n_envs` must be at least 1, got {n_envs}.")
-    if reward_model is not None and env_id in _WITH_OWN_REWARD:
+    name = env_id.rsplit(":", 1)[-1]  # without the module that registers it
+    if (reward_model is not None and name in _WITH_OWN_REWARD) or name in _WITH_GIVEN_REWARD:
         raise ValueError(
-            f"{env_id!r} has a learned reward of its own. Give `reward_model` with an id that has "
-            "none, such as 'Libero-v0': the model then runs once on the whole batch."
-        )
-    if n_envs > 1 and env_id == "LiberoOpenVLA-v0":
-        raise ValueError(
-            f"{env_id!r} loads OpenVLA for each env, {n_envs} times. Give `reward_model` with an "
-            "id that has no learned reward of its own, such as 'Libero-v0': features of all envs "
-            "are then one batch."
+            f"{env_id!r} has a learned reward of its own, in each env. Give `reward_model` with an "
+            "id that has none, such as 'Libero-v0': the model then runs once on the whole batch."
         )
     if n_envs > 1 and env_kwargs.get("online"):
         raise ValueError(
@@ -78,10 +74,10 @@ def make_vec_env(
     record = None if reward_model is None else find_record(reward_model)
     if record is not None:
         env_kwargs |= choose_feature_images(record, env_kwargs)
-    elif features is not None and env_id != "LiberoOpenVLA-v0":
-        raise ValueError("`features` are for a reward model on OpenVLA's features, got none such.")
-    if env_id == "LiberoOpenVLA-v0":
-        env_kwargs |= {"features": features, "device": device}
+    elif features is not None or device != "auto":
+        raise ValueError(
+            "`features` and `device` are for a reward model on OpenVLA's features, got none such."
+        )
     makers = [_EnvMaker(env_id, env_kwargs) for _ in range(n_envs)]
     in_subprocesses = n_envs > 1 if subprocesses is None else subprocesses
     venv: VecEnv = SubprocVecEnv(makers) if in_subprocesses else DummyVecEnv(makers)  # pyright: ignore

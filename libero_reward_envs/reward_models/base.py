@@ -85,6 +85,15 @@ class RewardModel(Protocol):
         ...
 
 
+def read_training(model: object) -> Mapping[str, Any]:
+    """Return what a reward model says of its training, {} if it says nothing.
+
+    A `torch.nn.Module` has a flag of that name.
+    """
+    training = getattr(model, "training", None)
+    return training if isinstance(training, Mapping) else {}
+
+
 def check_rewards(rewards: Any, n: int, model: object) -> np.ndarray:
     """Return `rewards` if they are n finite float32 numbers.
 

@@ -35,6 +35,8 @@ class FeatureClassifierRewardModel(SuccessRewardModel):
         ValueError: If an argument is out of range, or the observations are others.
     """
 
+    scores_observations = False  # a reward of the transition, not of where it leads alone
+
     def __init__(
         self,
         observation_shapes: Mapping[str, Sequence[int]],

@@ -142,6 +142,12 @@ def make_card(config: Mapping[str, Any], docstring: str | None) -> str:
     training = {
         key: value for key, value in config["training"].items() if not isinstance(value, list)
     }
+    features = config["training"].get("openvla_features")
+    if features is not None and features.get("random_weights"):
+        summary += (
+            "\n\n**The OpenVLA that its features come from has random weights and knows nothing: "
+            "no figure below means anything.**"
+        )
     return f"""---
 library_name: libero_reward_envs
 tags:
