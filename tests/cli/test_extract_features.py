@@ -184,5 +184,5 @@ def test_bad_input_is_told(data, tmp_path, capsys):
         metadata=nameless.metadata,
     )  # fmt: skip
     path = write(tmp_path / "nameless.h5", nameless)
-    assert "Pass `task_description`" in fails(capsys, path)
+    assert "Give one for all by --task-description" in fails(capsys, path)
     extract(path, "--task-description", "open it")
