@@ -55,7 +55,7 @@ def main(args: ExtractFeaturesArgs) -> None:
     from tqdm import tqdm
 
     from libero_reward_envs.cli.convert import parse_options
-    from libero_reward_envs.cli.openvla_features import check_instructions
+    from libero_reward_envs.cli.openvla_features import check_instructions, print_memory
     from libero_reward_envs.data.formats import load_episodes
     from libero_reward_envs.encoders.cache import get_features_folder
     from libero_reward_envs.encoders.extraction import extract_features
@@ -65,6 +65,7 @@ def main(args: ExtractFeaturesArgs) -> None:
     data = args.data.resolve()  # "." has no name to put features beside
     dataset = load_episodes(data, **parse_options(args.option))
     check_instructions(dataset, args.task_description)
+    print_memory(args.openvla_model, args.device, args.precision, args.batch_size, args.image_keys)
     encoders = load_openvla_encoders(
         args.openvla_model,
         image_keys=args.image_keys,

@@ -114,19 +114,44 @@ def load_encoders(
     assert args.openvla_model is not None
     check_instructions(dataset, args.task_description)
     orientation = args.openvla_orientation or find_orientation(dataset, "--openvla-orientation")
+    print_memory(
+        args.openvla_model,
+        args.openvla_device,
+        args.openvla_dtype,
+        args.openvla_batch_size,
+        image_keys,
+    )
     encoders = load_openvla_encoders(
         args.openvla_model,
         image_keys=image_keys,
         pool=args.openvla_pool,
         orientation=orientation,
-        device=args.openvla_device,
-        dtype=args.openvla_dtype,
+        device=device,
+        dtype=dtype,
         stored_dtype=args.openvla_stored_dtype,
         task_description=args.task_description,
     )
     if encoders[0].has_random_weights:
         print(RANDOM_WEIGHTS)
     return encoders
+
+
+def print_memory(
+    checkpoint: str, device: str, dtype: str | None, batch_size: int, image_keys: "Sequence[str]"
+) -> None:
+    """Print what computing features takes, before anything is loaded."""
+    from libero_reward_envs.openvla.memory_description import describe_memory
+
+    print(
+        describe_memory(
+            checkpoint,
+            device=device,
+            dtype=dtype,
+            features_only=True,
+            n_rows=batch_size,
+            n_views=len(image_keys),
+        )
+    )
 
 
 def check_instructions(dataset: "EpisodeDataset", task_description: str | None) -> None:

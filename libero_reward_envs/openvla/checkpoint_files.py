@@ -24,8 +24,13 @@ INDEX_FILE = "model.safetensors.index.json"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 
 _TINY_VERSION = 1
-_HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model")
+_HUB_FILES = (
+    *("*.json", "*.safetensors", "tokenizer.model"),
+    *("action_head--*.pt", "proprio_projector--*.pt"),  # of OpenVLA-OFT, see `oft_files`
+)
+_DESCRIBING_FILES = ("*.json", "tokenizer.model")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_COMMIT = re.compile(r"[0-9a-f]{40}")  # how the Hub's cache names a snapshot's folder
 # A name for each tensor of the published model takes 90 kB.
 _MAX_INDEX_BYTES = 64 * 2**20
 _SHOWN_NAMES = 6
@@ -49,6 +54,8 @@ class StoredTensor(NamedTuple):
 def find_checkpoint(
     name_or_path: str | Path,
     *,
+    wanted: Callable[[str], bool] | None = None,
+    weights: bool = True,
     revision: str | None = None,
     local_files_only: bool = False,
     **hub_options: Any,
@@ -58,12 +65,16 @@ def find_checkpoint(
     Args:
         name_or_path: A folder, an id such as "openvla/openvla-7b", or `TINY_OPENVLA`, which is made
             in the cache folder on first use.
+        wanted: Which tensors are needed, by name. Only shards that the index has for one of them
+            are downloaded then; a checkpoint in a single file is downloaded whole. All if None.
+        weights: Whether weights are needed at all, or only the files that describe the model.
         revision: Branch, tag or commit on the Hub; its default branch if None.
         local_files_only: Do not go to the network, take what was downloaded earlier.
         hub_options: Further arguments of `huggingface_hub.snapshot_download`.
 
     Raises:
         FileNotFoundError: If it is neither a folder nor a repository that can be reached.
+        ValueError: If the index of the weights is damaged, or names files elsewhere.
     """
     if name_or_path == TINY_OPENVLA:
         return _make_tiny()
@@ -76,14 +87,30 @@ def find_checkpoint(
             f"No folder {str(folder)!r} with an OpenVLA checkpoint. Give a folder, a Hub id such "
             f"as 'openvla/openvla-7b', or {TINY_OPENVLA!r}."
         )
+    options = {"revision": revision, "local_files_only": local_files_only, **hub_options}
+    if weights and wanted is None:
+        return _download(name_or_path, _HUB_FILES, options)
+    folder = _download(name_or_path, _DESCRIBING_FILES, options)
+    if not weights or wanted is None:
+        return folder
+    shards = [WEIGHTS_FILE]
+    if (folder / INDEX_FILE).is_file():
+        index = _read_index(folder / INDEX_FILE)
+        shards = sorted({file_name for name, file_name in index.items() if wanted(name)})
+    if _COMMIT.fullmatch(folder.name):
+        options["revision"] = folder.name  # a branch may have moved on since the index was read
+    return _download(name_or_path, shards, options) if shards else folder
+
+
+def _download(hub_id: str, patterns: Iterable[str], options: Mapping[str, Any]) -> Path:
+    """Download files of a repository, and return the folder where they lie."""
     from huggingface_hub import snapshot_download
 
     try:
-        options = {"revision": revision, "local_files_only": local_files_only, **hub_options}
-        return Path(snapshot_download(name_or_path, allow_patterns=list(_HUB_FILES), **options))
+        return Path(snapshot_download(hub_id, allow_patterns=list(patterns), **options))
     except (OSError, ValueError) as error:  # what the Hub raises are kinds of OSError or ValueError
         raise FileNotFoundError(
-            f"{name_or_path!r} is neither a folder here nor a repository of the Hub "
+            f"{hub_id!r} is neither a folder here nor a repository of the Hub "
             f"that can be reached: {error}"
         ) from error
 

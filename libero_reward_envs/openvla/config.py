@@ -3,10 +3,16 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from libero_reward_envs.openvla.backbones import find_language_model, find_vision_towers
+from libero_reward_envs.openvla.backbones import (
+    LANGUAGE_MODELS,
+    find_language_model,
+    find_vision_towers,
+)
+from libero_reward_envs.openvla.tower_fields import read_towers
 
 RESIZE_STRATEGIES = ("resize-naive", "letterbox", "resize-crop")
 # Llama's own rows; `pad_to_multiple_of` more are added for the padding token and for alignment.
@@ -14,6 +20,7 @@ _LLAMA_ROWS = 32000
 # What transformers heeds in a `config.json` and could load code or other files by. Weights come
 # from the safetensors of the folder, and kernels from what is installed, whatever a file says.
 _IGNORED_FIELDS = (
+    "attribute_map",  # would let a field stand for another, behind the checks
     "auto_map",
     "attn_implementation",
     "_attn_implementation",
@@ -46,12 +53,13 @@ class OpenVLAConfig(PretrainedConfig):
         output_projector_states: Kept, unused.
         norm_stats: Statistics by dataset, `{name: {"action": {"q01": ..., "q99": ...}}}`.
         n_action_bins: Bins of each action dimension.
-        timm_model_kwargs: Further arguments for each tower, for models smaller than timm's; the
-            published checkpoints have no such field.
+        timm_model_kwargs: Numbers of each tower's architecture, for models smaller than timm's; the
+            published checkpoints have no such field. See `tower_fields` for which there may be.
         kwargs: All other fields of the file.
 
     Raises:
-        ValueError: If a backbone is not known, or the towers' fields do not fit each other.
+        ValueError: If a backbone is not known, a field of a tower or of the language model is not
+            one that it may have, or the towers' fields do not fit each other.
     """
 
     model_type = "openvla"
@@ -137,29 +145,17 @@ class OpenVLAConfig(PretrainedConfig):
         return fields
 
     def _check(self) -> None:
+        if not isinstance(self.use_fused_vision_backbone, bool):
+            raise ValueError(
+                "Expected `use_fused_vision_backbone` as true or false, got "
+                f"{self.use_fused_vision_backbone!r}. Mend the checkpoint's config.json."
+            )
         if self.image_resize_strategy not in RESIZE_STRATEGIES:
             raise ValueError(
                 f"Unknown `image_resize_strategy` {self.image_resize_strategy!r}. "
                 f"Choose one of: {', '.join(RESIZE_STRATEGIES)}."
             )
-        kwargs = getattr(self, "timm_model_kwargs", [{}] * self.n_towers)
-        for name, values in {
-            "timm_model_ids": self.timm_model_ids,
-            "image_sizes": self.image_sizes,
-            "timm_override_act_layers": self.timm_override_act_layers,
-            "timm_model_kwargs": kwargs,
-        }.items():
-            if len(values) != self.n_towers:
-                raise ValueError(
-                    f"Expected `{name}` with one entry for each of {self.n_towers} vision towers "
-                    f"of {self.vision_backbone_id!r}, got {values}. Mend the checkpoint's "
-                    "config.json."
-                )
-        if len(set(self.image_sizes)) != 1:
-            raise ValueError(
-                "Expected towers that see images of one size, since an image's channels hold it "
-                f"once for each, got `image_sizes` {self.image_sizes}."
-            )
+        read_towers(self)
 
 
 def _make_text_config(
@@ -168,10 +164,25 @@ def _make_text_config(
     pad_token_id: int,
     pad_to_multiple_of: int,
 ) -> PretrainedConfig:
+    if fields is not None and not isinstance(fields, Mapping):
+        raise ValueError(f"Expected `text_config` as an object of fields, got {fields!r}.")
     fields = dict(fields or {"vocab_size": _LLAMA_ROWS + pad_to_multiple_of})
     fields = {key: value for key, value in fields.items() if key not in _IGNORED_FIELDS}
     fields.setdefault("pad_token_id", pad_token_id)
-    return CONFIG_MAPPING[fields.pop("model_type", model_type)](**fields)
+    model_type = fields.pop("model_type", model_type)
+    known = sorted({model.model_type for model in LANGUAGE_MODELS.values()})
+    if model_type not in known:
+        raise ValueError(
+            f"Expected `model_type` in `text_config` as one of {', '.join(known)}, got "
+            f"{model_type!r}. Mend the checkpoint's config.json."
+        )
+    try:
+        return CONFIG_MAPPING[model_type](**fields)
+    except (StrictDataclassError, TypeError) as error:
+        raise ValueError(
+            f"Expected a `text_config` of a {model_type!r} model, got fields that do not fit: "
+            f"{error}. Mend the checkpoint's config.json."
+        ) from error
 
 
 AutoConfig.register(OpenVLAConfig.model_type, OpenVLAConfig, exist_ok=True)

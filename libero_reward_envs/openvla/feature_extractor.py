@@ -1,7 +1,8 @@
 """Features of images and instructions from an OpenVLA checkpoint, without its language model.
 
 Of the published checkpoint's 15 GB it reads 1.7: the parts of the two vision towers that features
-depend on, and the table of token embeddings.
+depend on, and the table of token embeddings. Of the Hub only the shards that hold them are
+downloaded.
 """
 
 import hashlib
@@ -91,6 +92,8 @@ class OpenVLAFeatureExtractor:
         prompt_version: str = "v02",
         revision: str | None = None,
         local_files_only: bool = False,
+        n_rows: int = 8,
+        n_views: int = 1,
         check: bool = True,
     ) -> "OpenVLAFeatureExtractor":
         """Read the towers and the embedding table of a checkpoint; its other shards may be absent.
@@ -103,6 +106,8 @@ class OpenVLAFeatureExtractor:
             prompt_version: The form of the prompt, "v02" or "v01".
             revision: Branch, tag or commit on the Hub.
             local_files_only: Do not go to the network.
+            n_rows: Moments a batch, for the estimate of memory.
+            n_views: Cameras, for the estimate of memory.
             check: Whether to check that different images and instructions give different features.
 
         Raises:
@@ -112,18 +117,15 @@ class OpenVLAFeatureExtractor:
             RuntimeError: If inputs make no difference.
         """
         device = torch.device(device)
-        folder = find_checkpoint(name_or_path, revision=revision, local_files_only=local_files_only)
+        folder = find_checkpoint(
+            name_or_path, wanted=_may_be_read, revision=revision, local_files_only=local_files_only
+        )
         config = read_config(folder)
-        default = "float32" if device.type == "cpu" else None
-        precision = find_dtype(default if dtype is None else dtype, config)
-        with torch.device("meta"):
-            vision = VisionBackbone(config, used_parts_only=True)
-            embeddings = nn.Embedding(config.text_config.vocab_size, config.text_config.hidden_size)
-        expected = {_PREFIX + name: value for name, value in vision.state_dict().items()}
-        expected[EMBEDDING_NAME] = embeddings.weight
+        precision = find_extractor_dtype(dtype, config, device)
+        vision, embeddings, expected = make_meta_parts(config)
         tensors = list_tensors(folder, expected.__contains__)
         check_shapes(tensors, expected, folder)
-        check_room(estimate_extractor_memory(expected, precision), device)
+        check_room(estimate_extractor_memory(expected, precision, n_rows, n_views), device)
         processor = OpenVLAProcessor.from_pretrained(folder)
         values, digests = _read(tensors, device, precision)
         embeddings.load_state_dict({"weight": values.pop(EMBEDDING_NAME)}, assign=True)
@@ -229,6 +231,34 @@ class OpenVLAFeatureExtractor:
         return self._embeddings(tokens["input_ids"].to(self.device)) * mask[..., None].to(
             self.dtype
         ), mask
+
+
+def make_meta_parts(
+    config: OpenVLAConfig,
+) -> tuple[VisionBackbone, nn.Embedding, dict[str, torch.Tensor]]:
+    """Return the towers, the embeddings and all their tensors by name, without memory for them."""
+    with torch.device("meta"):
+        vision = VisionBackbone(config, used_parts_only=True)
+        embeddings = nn.Embedding(config.text_config.vocab_size, config.text_config.hidden_size)
+    expected = {_PREFIX + name: value for name, value in vision.state_dict().items()}
+    return vision, embeddings, {**expected, EMBEDDING_NAME: embeddings.weight}
+
+
+def find_extractor_dtype(
+    dtype: str | torch.dtype | None, config: OpenVLAConfig, device: torch.device
+) -> torch.dtype:
+    """Return a precision by name; if None float32 on a CPU, else the checkpoint's own.
+
+    Raises:
+        ValueError: If it is not known.
+    """
+    default = "float32" if device.type == "cpu" else None
+    return find_dtype(default if dtype is None else dtype, config)
+
+
+def _may_be_read(name: str) -> bool:
+    """Return whether features can depend on a tensor; which ones do follows from config.json."""
+    return name.startswith(_PREFIX) or name == EMBEDDING_NAME
 
 
 def _read(

@@ -83,7 +83,7 @@ class OpenVLAImageProcessor:
             FileNotFoundError: If there is no such checkpoint, or it has no such file.
             ValueError: If the file is damaged or asks for something that is not known.
         """
-        path = find_checkpoint(name_or_path, **options) / PREPROCESSOR_FILE
+        path = find_checkpoint(name_or_path, weights=False, **options) / PREPROCESSOR_FILE
         if not path.is_file():
             raise FileNotFoundError(
                 f"Expected {PREPROCESSOR_FILE} in {str(path.parent)!r}, found none. Copy it from "

@@ -120,7 +120,10 @@ def read_config(folder: Path) -> OpenVLAConfig:
             f"Expected `model_type` {OpenVLAConfig.model_type!r} in {str(path)!r}, got "
             f"{fields.get('model_type')!r}. Give the folder of an OpenVLA checkpoint."
         )
-    config = OpenVLAConfig.from_dict(fields)
+    try:
+        config = OpenVLAConfig.from_dict(fields)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} does not describe an OpenVLA model: {error}") from error
     if (folder / STATISTICS_FILE).is_file():
         # Fine-tuned models keep the statistics of their base model in config.json.
         config.norm_stats = _read_json(folder / STATISTICS_FILE)

@@ -91,18 +91,22 @@ def estimate_memory(
 
 
 def estimate_extractor_memory(
-    parameters: Mapping[str, torch.Tensor], dtype: torch.dtype, n_rows: int = 8
+    parameters: Mapping[str, torch.Tensor],
+    dtype: torch.dtype,
+    n_rows: int = 8,
+    n_views: int = 1,
 ) -> MemoryEstimate:
     """Estimate what an `OpenVLAFeatureExtractor` takes; nothing is loaded.
 
     Args:
         parameters: Those that it reads, on any device.
         dtype: Of the weights and of computing.
-        n_rows: Images a batch.
+        n_rows: Moments a batch.
+        n_views: Cameras; the images of all are seen together.
     """
     weights = sum(value.numel() for value in parameters.values()) * dtype.itemsize
     n_patches, widths = _measure_towers(parameters)
-    activations = n_rows * n_patches * 12 * widths * dtype.itemsize
+    activations = n_rows * n_views * n_patches * 12 * widths * dtype.itemsize
     return MemoryEstimate(weights, activations, _OVERHEAD_BYTES)
 
 
@@ -131,15 +135,23 @@ def find_free_bytes(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[0]
 
 
+def describe_room(estimate: MemoryEstimate, device: torch.device) -> str:
+    """Return the estimate beside what is free on a device, in words for people."""
+    free = find_free_bytes(device)
+    room = "" if free is None else f", of {free / _GIB:.2f} GiB free"
+    return f"estimated to take {estimate} on {device}{room}"
+
+
 def check_room(estimate: MemoryEstimate, device: torch.device) -> None:
     """Log the estimate, and check that the device has room for it.
+
+    A program that is to show the estimate prints `memory_description.describe_memory` beforehand.
 
     Raises:
         MemoryError: If it has not.
     """
+    _LOGGER.info("The model is %s.", describe_room(estimate, device))
     free = find_free_bytes(device)
-    room = "" if free is None else f", of {free / _GIB:.2f} GiB free"
-    _LOGGER.info("The model is estimated to take %s on %s%s.", estimate, device, room)
     if free is not None and estimate.total > free:
         raise MemoryError(
             f"Expected room for {estimate} on {device}, got {free / _GIB:.2f} GiB free. {_REMEDIES}"

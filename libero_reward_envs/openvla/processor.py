@@ -71,7 +71,7 @@ class OpenVLAProcessor:
             FileNotFoundError: If there is no such checkpoint, or a file is missing.
             ValueError: If a file is damaged or not of the kind that OpenVLA has.
         """
-        folder = find_checkpoint(name_or_path, **options)
+        folder = find_checkpoint(name_or_path, weights=False, **options)
         image_processor = OpenVLAImageProcessor.from_pretrained(folder)
         stored = _read_tokenizer_config(folder)
         try:

@@ -1,13 +1,17 @@
 """The vision backbone: one or two timm towers that see the same image, normalised differently."""
 
+import re
 from typing import Any
 
 import torch
 from torch import nn
 
 from libero_reward_envs.openvla.config import OpenVLAConfig
+from libero_reward_envs.openvla.tower_fields import Tower, read_towers
 
 CHANNELS_PER_TOWER = 3
+# The first version that reads files without unpickling them.
+_MIN_TIMM = (1, 0, 26)
 
 
 class LayerScale(nn.Module):
@@ -43,16 +47,19 @@ class VisionBackbone(nn.Module):
             and pooling. A model that is to be saved as a whole needs them.
 
     Raises:
-        ImportError: If timm is not installed, or older than 1.0.
+        ImportError: If timm is not installed, or older than 1.0.26.
+        ValueError: If the configuration is not one that towers can be built from.
     """
 
     def __init__(self, config: OpenVLAConfig, *, used_parts_only: bool = False) -> None:
         super().__init__()
-        self.image_size = config.image_sizes[0]
-        self.featurizer = _make_tower(config, 0)
+        # Checked here again, since a configuration can be changed after it was made.
+        towers = read_towers(config)
+        self.image_size = towers[0].image_size
+        self.featurizer = _make_tower(towers[0])
         self.tower_names = ["featurizer"]
-        if config.use_fused_vision_backbone:
-            self.fused_featurizer = _make_tower(config, 1)
+        if len(towers) == 2:
+            self.fused_featurizer = _make_tower(towers[1])
             self.tower_names.append("fused_featurizer")
         self._taken_blocks = [len(tower.blocks) - 2 for tower in self.towers]
         if used_parts_only:
@@ -137,33 +144,52 @@ class VisionBackbone(nn.Module):
             )
 
 
-def _make_tower(config: OpenVLAConfig, index: int) -> Any:
+def _make_tower(tower: Tower) -> Any:
     """Build one of timm's models, with our `LayerScale` and without pretrained weights."""
+    timm = _import_timm()
+    from timm.layers.layer_scale import LayerScale as TimmLayerScale
+
     try:
-        import timm
-        from timm.layers.layer_scale import LayerScale as TimmLayerScale
-    except ImportError as error:
-        raise ImportError(
-            "OpenVLA's vision towers need timm 1.0 or later. "
-            "Install it by `pip install 'libero-reward-envs[openvla]'`."
-        ) from error
-    kwargs = getattr(config, "timm_model_kwargs", None)
-    # Any, because timm types its models as plain modules.
-    tower: Any = timm.create_model(
-        config.timm_model_ids[index],
-        pretrained=False,
-        num_classes=0,
-        img_size=config.image_sizes[index],
-        act_layer=config.timm_override_act_layers[index],
-        **(kwargs[index] if kwargs else {}),
-    )
-    if not hasattr(tower, "prune_intermediate_layers"):
-        raise ImportError(
-            f"Expected timm 1.0 or later, got {timm.__version__}. "
-            "Upgrade it by `pip install -U 'libero-reward-envs[openvla]'`."
+        # Any, because timm types its models as plain modules.
+        model: Any = timm.create_model(
+            tower.timm_id,
+            pretrained=False,
+            num_classes=0,
+            img_size=tower.image_size,
+            act_layer=tower.act_layer,
+            **tower.kwargs,
         )
-    for module in list(tower.modules()):
+    except (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise ValueError(
+            f"timm cannot build {tower.timm_id!r} for images of {tower.image_size} pixels with "
+            f"{tower.kwargs}: {error}. Mend `timm_model_kwargs` in the checkpoint's config.json."
+        ) from error
+    for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, TimmLayerScale):
                 setattr(module, name, LayerScale(len(child.gamma), float(child.init_values)))
-    return tower
+    return model
+
+
+def _import_timm() -> Any:
+    """Return timm, in a version whose models can be built without memory.
+
+    Up to 1.0.20 building on the device "meta" fails.
+
+    Raises:
+        ImportError: If it is not installed, or too old.
+    """
+    wished = ".".join(str(part) for part in _MIN_TIMM)
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError(
+            f"OpenVLA's vision towers need timm {wished} or later. "
+            "Install it by `pip install 'libero-reward-envs[openvla]'`."
+        ) from error
+    if tuple(int(part) for part in re.findall(r"\d+", timm.__version__)[:3]) < _MIN_TIMM:
+        raise ImportError(
+            f"Expected timm {wished} or later, got {timm.__version__}. "
+            "Upgrade it by `pip install -U 'libero-reward-envs[openvla]'`."
+        )
+    return timm

@@ -1,6 +1,9 @@
 import json
+import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors import safe_open
@@ -8,11 +11,45 @@ from safetensors.torch import load_file, save_file
 
 from libero_reward_envs.openvla.checkpoint_files import (
     INDEX_FILE,
+    TINY_OPENVLA,
+    WEIGHTS_FILE,
     check_shapes,
     find_checkpoint,
     list_tensors,
     read_tensors,
 )
+
+
+class _Hub:
+    """Stands in for the Hub: serves the files of a folder, and notes what was asked for."""
+
+    def __init__(self, served: Path, cache: Path) -> None:
+        self.served = served
+        self.snapshot = cache / ("0123456789" * 4)
+        self.asked: list[tuple[list[str], dict]] = []
+
+    def snapshot_download(self, hub_id: str, *, allow_patterns: list[str], **options) -> str:
+        self.asked.append((allow_patterns, options))
+        self.snapshot.mkdir(parents=True, exist_ok=True)
+        for path in self.served.iterdir():
+            if any(fnmatch(path.name, pattern) for pattern in allow_patterns):
+                shutil.copy(path, self.snapshot)
+        return str(self.snapshot)
+
+    @property
+    def downloaded(self) -> set[str]:
+        return {path.name for path in self.snapshot.iterdir()}
+
+
+@pytest.fixture
+def hub(copied_folder, tmp_path, monkeypatch) -> _Hub:
+    hub = _Hub(copied_folder, tmp_path / "cache")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
+    return hub
+
+
+def _names(folder: Path, *patterns: str) -> set[str]:
+    return {path.name for pattern in patterns for path in folder.glob(pattern)}
 
 
 def _index(folder: Path) -> dict[str, str]:
@@ -132,3 +169,64 @@ def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(tmp_path) -> None:
             find_checkpoint(name)
     with pytest.raises(FileNotFoundError, match="neither a folder here nor a repository"):
         find_checkpoint("someone/something", local_files_only=True)
+
+
+def test_all_files_of_a_checkpoint_are_downloaded(hub) -> None:
+    folder = find_checkpoint("someone/something", revision="main", token="mine")
+    assert hub.downloaded == _names(hub.served, "*.json", "*.safetensors")
+    assert list_tensors(folder).keys() == list_tensors(hub.served).keys()
+    ((_, options),) = hub.asked
+    assert options == {"revision": "main", "token": "mine", "local_files_only": False}
+
+
+def test_only_shards_with_wanted_tensors_are_downloaded(hub) -> None:
+    wanted = ("projector.fc1.weight", "vision_backbone.featurizer.pos_embed")
+    folder = find_checkpoint("someone/something", wanted=wanted.__contains__, revision="main")
+    shards = {_index(hub.served)[name] for name in wanted}
+    assert hub.downloaded == shards | _names(hub.served, "*.json")
+    assert shards < _names(hub.served, "*.safetensors")
+    assert list_tensors(folder, wanted.__contains__).keys() == set(wanted)
+    # The shards are of the commit whose index was read, wherever the branch is by then.
+    assert [options["revision"] for _, options in hub.asked] == ["main", hub.snapshot.name]
+
+
+def test_a_single_file_of_weights_is_downloaded_whole(hub, recorded_folder) -> None:
+    hub.served = recorded_folder
+    folder = find_checkpoint("someone/something", wanted="projector.fc1.weight".__eq__)
+    assert hub.downloaded == {WEIGHTS_FILE} | _names(recorded_folder, "*.json")
+    assert list_tensors(folder).keys() == list_tensors(recorded_folder).keys()
+
+
+def test_weights_can_be_left_out(hub) -> None:
+    find_checkpoint("someone/something", weights=False)
+    assert hub.downloaded == _names(hub.served, "*.json")
+
+
+def test_an_index_cannot_have_other_files_downloaded(hub) -> None:
+    _write_index(hub.served, {"projector.fc1.weight": "*.safetensors"})
+    with pytest.raises(ValueError, match=r"name of a \.safetensors file beside it"):
+        find_checkpoint("someone/something", wanted=lambda name: True)
+    assert hub.downloaded == _names(hub.served, "*.json")
+
+
+def test_the_feature_extractor_downloads_what_it_reads(hub, tmp_path) -> None:
+    from libero_reward_envs.openvla.feature_extractor import OpenVLAFeatureExtractor
+    from libero_reward_envs.openvla.memory_description import describe_memory
+    from libero_reward_envs.openvla.modeling import OpenVLAForActionPrediction
+
+    tiny = find_checkpoint(TINY_OPENVLA)
+    hub.served = tmp_path / "sharded"
+    OpenVLAForActionPrediction.from_pretrained(tiny).save_pretrained(
+        hub.served, max_shard_size="20KB"
+    )
+    for path in (tiny / "tokenizer.json", tiny / "preprocessor_config.json"):
+        shutil.copy(path, hub.served)
+    line = describe_memory("someone/something", features_only=True)
+    assert "someone/something" in line
+    assert hub.downloaded == _names(hub.served, "*.json")
+    extractor = OpenVLAFeatureExtractor.from_pretrained("someone/something")
+    index = _index(hub.served)
+    needed = {index[name] for name in extractor.tensors_read}
+    assert needed <= hub.downloaded
+    without = {index["projector.fc2.weight"], index["language_model.lm_head.weight"]}
+    assert not without & hub.downloaded

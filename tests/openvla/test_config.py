@@ -91,6 +91,68 @@ def test_towers_that_do_not_fit_each_other_are_refused(fields, message) -> None:
         OpenVLAConfig(**fields)
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"checkpoint_path": "evil.pth"}, r"only numbers.*depth, embed_dim.*got 'checkpoint_path'"),
+        ({"pretrained": True}, "only numbers of the architecture.*got 'pretrained'"),
+        ({"embed_dim": "torch.nn"}, "'embed_dim' .* as int between 1 and .*, got 'torch.nn'"),
+        ({"embed_dim": True}, "'embed_dim' .* as int between 1 and .*, got True"),
+        ({"depth": 1}, "'depth' .* as int between 2 and 512, got 1"),
+        ({"depth": 10**9}, "'depth' .* as int between 2 and 512, got 1000000000"),
+        ({"mlp_ratio": float("nan")}, "'mlp_ratio' .* as float between .*, got nan"),
+        ({"class_token": 1}, "'class_token' .* as true or false, got 1"),
+        ("depth", "as an object of numbers, got 'depth'"),
+    ],
+)
+def test_towers_are_told_numbers_of_their_architecture_only(option, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        OpenVLAConfig(timm_model_kwargs=[{}, option])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("hf-hub:someone/model", "local-dir:model", "../model", "resnet50"),
+        *("vit_large_patch14_reg4_dinov2", 3, ["vit_so400m_patch14_siglip_224"]),
+    ],
+)
+def test_towers_that_no_published_model_has_are_refused(name) -> None:
+    published = OpenVLAConfig().timm_model_ids
+    message = "vision tower of a published OpenVLA, got .* nearest known: .*vit_"
+    with pytest.raises(ValueError, match=message):
+        OpenVLAConfig(timm_model_ids=[name, published[1]])
+
+
+def test_the_nearest_known_tower_is_named() -> None:
+    with pytest.raises(ValueError, match=r"nearest known: vit_so400m_patch14_siglip_384"):
+        OpenVLAConfig(timm_model_ids=[OpenVLAConfig().timm_model_ids[0], "vit_so400m_siglip_384"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"image_sizes": ["224", "224"]}, "pixels between 1 and .*, got '224'"),
+        ({"image_sizes": [0, 0]}, "pixels between 1 and .*, got 0"),
+        ({"timm_override_act_layers": [None, "os.system"]}, "as one of .*, got 'os.system'"),
+        ({"use_fused_vision_backbone": "yes"}, "as true or false, got 'yes'"),
+        ({"text_config": {"model_type": "foo"}}, "as one of llama, mistral, phi, got 'foo'"),
+        ({"text_config": "llama"}, "as an object of fields, got 'llama'"),
+        ({"text_config": {"hidden_size": "wide"}}, "do not fit: .*hidden_size"),
+    ],
+)
+def test_fields_of_another_kind_are_refused(fields, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        OpenVLAConfig(**fields)
+
+
+def test_a_field_cannot_stand_for_another() -> None:
+    config = OpenVLAConfig.from_dict(
+        {"attribute_map": {"harmless": "timm_model_kwargs"}, "harmless": [{"pretrained": True}, {}]}
+    )
+    assert not hasattr(config, "timm_model_kwargs")
+
+
 def test_nothing_that_could_load_code_is_taken_from_a_file() -> None:
     config = OpenVLAConfig.from_dict(
         {

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from libero_reward_envs.openvla import memory
 from libero_reward_envs.openvla.checkpoint_files import INDEX_FILE, TINY_OPENVLA, find_checkpoint
 from libero_reward_envs.openvla.feature_extractor import EMBEDDING_NAME, OpenVLAFeatureExtractor
 from libero_reward_envs.openvla.guard import check_features_differ
@@ -100,6 +101,15 @@ def test_the_language_model_may_be_absent(sharded, extractor) -> None:
     (sharded / min(needed)).unlink()
     with pytest.raises(FileNotFoundError, match=f"missing: {min(needed)}"):
         OpenVLAFeatureExtractor.from_pretrained(sharded)
+
+
+def test_room_for_rows_and_cameras_is_checked(folder, monkeypatch) -> None:
+    monkeypatch.setattr(memory, "find_free_bytes", lambda device: 2**30)
+    OpenVLAFeatureExtractor.from_pretrained(folder)
+    with pytest.raises(MemoryError, match=r"Expected room for .*1\.00 GiB free"):
+        OpenVLAFeatureExtractor.from_pretrained(folder, n_rows=10**6)
+    with pytest.raises(MemoryError, match=r"Expected room for .*1\.00 GiB free"):
+        OpenVLAFeatureExtractor.from_pretrained(folder, n_views=10**6)
 
 
 def test_sizes_come_from_the_checkpoint(extractor, model) -> None:

@@ -78,6 +78,38 @@ def test_unknown_backbones_and_other_models_are_refused(copied_folder) -> None:
         OpenVLAForActionPrediction.from_pretrained(copied_folder)
 
 
+class _Trap:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_a_file_that_the_configuration_names_is_not_unpickled(copied_folder, tmp_path) -> None:
+    torch.save({"state_dict": _Trap(tmp_path / "trapped")}, tmp_path / "evil.pth")
+    towers = [{"depth": 3, "embed_dim": 16, "num_heads": 2}] * 2
+    evil = {"checkpoint_path": str(tmp_path / "evil.pth")}
+    _change_config(copied_folder, timm_model_kwargs=[towers[0], {**towers[1], **evil}])
+    for load in (OpenVLAForActionPrediction.from_pretrained, OpenVLAConfig.from_pretrained):
+        with pytest.raises(ValueError, match="only numbers of the architecture"):
+            load(copied_folder)
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_a_configuration_that_is_none_is_named_with_its_file(copied_folder) -> None:
+    _change_config(copied_folder, timm_model_ids=["resnet50", "vit_so400m_patch14_siglip_224"])
+    with pytest.raises(
+        ValueError, match=r"config\.json' does not describe .* got 'resnet50'.*Mend"
+    ):
+        OpenVLAForActionPrediction.from_pretrained(copied_folder)
+    _change_config(copied_folder, timm_model_ids=None)
+    with pytest.raises(ValueError, match=r"config\.json' does not describe"):
+        OpenVLAForActionPrediction.from_pretrained(copied_folder)
+
+
 def test_an_adapter_beside_the_weights_is_refused(copied_folder) -> None:
     (copied_folder / "adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match="LoRA adapter beside it"):

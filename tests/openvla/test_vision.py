@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import timm
 import torch
 
 from libero_reward_envs.openvla.config import OpenVLAConfig
@@ -77,3 +78,30 @@ def test_pixels_of_another_shape_are_refused(small_model, shape) -> None:
 def test_images_that_were_not_normalised_are_refused(small_model) -> None:
     with pytest.raises(TypeError, match=r"floating point, got torch.uint8.*image processor"):
         small_model.extract_vision_features(torch.zeros(1, 6, 28, 28, dtype=torch.uint8))
+
+
+def test_a_configuration_changed_later_is_checked_before_timm_sees_it(tmp_path) -> None:
+    config = OpenVLAConfig()
+    config.timm_model_kwargs = [{"checkpoint_path": str(tmp_path / "evil.pth")}, {}]
+    with pytest.raises(ValueError, match="got 'checkpoint_path'"):
+        VisionBackbone(config)
+
+
+def test_numbers_that_make_no_tower_are_refused() -> None:
+    config = OpenVLAConfig(timm_model_kwargs=[{"embed_dim": 33, "num_heads": 2}, {}])
+    with pytest.raises(ValueError, match=r"cannot build 'vit_large.*'embed_dim': 33.*config.json"):
+        VisionBackbone(config)
+
+
+@pytest.mark.parametrize("version", ["0.9.10", "1.0.20", "1.0.25"])
+def test_an_old_timm_is_refused(monkeypatch, version) -> None:
+    monkeypatch.setattr(timm, "__version__", version)
+    with pytest.raises(ImportError, match=rf"timm 1\.0\.26 or later, got {version}\. Upgrade"):
+        VisionBackbone(OpenVLAConfig())
+
+
+@pytest.mark.parametrize("version", ["1.0.26", "1.0.100.dev0", "1.1", "2.0.0"])
+def test_a_newer_timm_is_taken(monkeypatch, version) -> None:
+    monkeypatch.setattr(timm, "__version__", version)
+    with torch.device("meta"):
+        assert VisionBackbone(OpenVLAConfig()).n_patches == 256
