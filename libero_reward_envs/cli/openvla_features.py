@@ -126,8 +126,8 @@ def load_encoders(
         image_keys=image_keys,
         pool=args.openvla_pool,
         orientation=orientation,
-        device=device,
-        dtype=dtype,
+        device=args.openvla_device,
+        dtype=args.openvla_dtype,
         stored_dtype=args.openvla_stored_dtype,
         task_description=args.task_description,
     )
