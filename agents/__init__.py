@@ -20,6 +20,7 @@ from libero_reward_envs.agents.failures import (
 if TYPE_CHECKING:
     from libero_reward_envs.agents.episode_replay_buffer import EpisodeReplayBuffer
     from libero_reward_envs.agents.log_rewards import LogRewards
+    from libero_reward_envs.agents.openvla_policy import OpenVLAPolicy
     from libero_reward_envs.agents.prefill import fill_replay_buffer
     from libero_reward_envs.agents.relabel_replay_buffer import RelabelReplayBuffer
     from libero_reward_envs.agents.train_reward_model import TrainRewardModel
@@ -30,6 +31,7 @@ __all__ = [
     "EpisodeReplayBuffer",
     "FailingPolicy",
     "LogRewards",
+    "OpenVLAPolicy",
     "RelabelReplayBuffer",
     "SaveCheckpoints",
     "ScriptedExpert",
@@ -48,6 +50,7 @@ __all__ = [
 _MODULES = {
     "EpisodeReplayBuffer": "libero_reward_envs.agents.episode_replay_buffer",
     "LogRewards": "libero_reward_envs.agents.log_rewards",
+    "OpenVLAPolicy": "libero_reward_envs.agents.openvla_policy",
     "RelabelReplayBuffer": "libero_reward_envs.agents.relabel_replay_buffer",
     "SaveCheckpoints": "libero_reward_envs.agents.training_checkpoints",
     "TrainRewardModel": "libero_reward_envs.agents.train_reward_model",

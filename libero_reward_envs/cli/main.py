@@ -23,6 +23,11 @@ COMMANDS = {
     "extract-features": ("libero_reward_envs.cli.extract_features", "ExtractFeaturesArgs"),
     "regenerate": ("libero_reward_envs.cli.regenerate", "RegenerateArgs"),
     "train-rrd": ("libero_reward_envs.cli.train_rrd", "TrainRRDArgs"),
+    "finetune-openvla": ("libero_reward_envs.cli.finetune_openvla", "FinetuneOpenVLAArgs"),
+    "merge-openvla": ("libero_reward_envs.cli.merge_openvla", "MergeOpenVLAArgs"),
+    "evaluate": ("libero_reward_envs.cli.evaluate", "EvaluateArgs"),
+    "evaluate-openvla": ("libero_reward_envs.cli.evaluate_openvla", "EvaluateOpenVLAArgs"),
+    "serve-policy": ("libero_reward_envs.cli.serve_policy", "ServePolicyArgs"),
     "make-tiny-openvla": ("libero_reward_envs.cli.make_tiny_openvla", "MakeTinyOpenVLAArgs"),
 }
 

@@ -55,12 +55,19 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def begin(self, arguments: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    def begin(
+        self,
+        arguments: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
         """Make the folder and write `config.json`, or check that it is of the same arguments.
 
         Args:
             arguments: What decides the results, as JSON would hold it.
             overwrite: Whether to delete the results of a run with other arguments.
+            about: What is noted beside them when a run begins, and may be another when it goes on.
 
         Raises:
             ValueError: If there is a run with other arguments, or a folder that is no run.
@@ -88,6 +95,7 @@ class RunFolder:
             "arguments": arguments,
             "versions": installed_versions(),
             "commit": current_commit(),
+            **(about or {}),
             "results": [],
         }
         self.write_json(CONFIG_FILE, config)
