@@ -96,21 +96,20 @@ def test_the_classifier_examples_fit_the_envs(
     assert (plan.reward_model is None) == (name == "collect")
 
 
-@pytest.mark.slow
-def test_the_classifier_example_runs_through_all_stages(tmp_path: Path) -> None:
-    command = tmp_path / "bin" / "libero-reward"
+def run_script(name: str, folder: Path, sizes: dict[str, str]) -> str:
+    """Run an example of several commands as it stands, and return what it prints."""
+    command = folder / "bin" / "libero-reward"
     command.parent.mkdir()
     code = "from libero_reward_envs.cli.main import main; main()"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{code}" "$@"\n')
     command.chmod(0o755)
-    sizes = {"SIZE": "40", "EPISODES": "6", "EPOCHS": "1", "STEPS": "120"}
     variables = {
-        "PATH": f"{command.parent}:{os.environ['PATH']}",
+        "PATH": f"{command.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(REPOSITORY),
         "OMP_NUM_THREADS": "1",
     }
     result = subprocess.run(
-        ["bash", str(EXAMPLES / "classifier" / "run_all.sh"), str(tmp_path / "run")],
+        ["bash", str(EXAMPLES / name / "run_all.sh"), str(folder / "run")],
         capture_output=True,
         text=True,
         env={**os.environ, **sizes, **variables},
@@ -118,7 +117,22 @@ def test_the_classifier_example_runs_through_all_stages(tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL,
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    assert "Trained for" in result.stdout.splitlines()[-1]
+    return result.stdout
+
+
+@pytest.mark.slow
+def test_the_example_on_openvla_features_goes_from_episodes_to_an_agent(tmp_path: Path) -> None:
+    sizes = {"SIZE": "40", "EPISODES": "4", "REWARD_STEPS": "30", "STEPS": "40"}
+    output = run_script("openvla_reward", tmp_path, sizes)
+    assert output.splitlines()[-1] == "SAC after 40 steps: 0 of 2 solved"
+    assert "random weights" in output
+
+
+@pytest.mark.slow
+def test_the_classifier_example_runs_through_all_stages(tmp_path: Path) -> None:
+    sizes = {"SIZE": "40", "EPISODES": "6", "EPOCHS": "1", "STEPS": "120"}
+    output = run_script("classifier", tmp_path, sizes)
+    assert "Trained for" in output.splitlines()[-1]
     for name in ("ppo", "sac"):
         run = tmp_path / "run" / "runs" / name
         rows = read_rewards(run / "rewards.csv")
